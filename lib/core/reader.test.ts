@@ -14,7 +14,7 @@ describe("ByteReader and ByteWriter", () => {
       .zeros(2)
       .bytes(fromHex("aabb"))
       .toBytes();
-    expect(toHex(bytes)).toBe("0103020203" + "07060504" + "fffffffe" + "0800000000000000" + "ffffffffffffffff" + "0000" + "aabb");
+    expect(toHex(bytes)).toBe(["01", "0302", "0203", "07060504", "fffffffe", "0800000000000000", "ffffffffffffffff", "0000", "aabb"].join(""));
     const reader = new ByteReader(bytes, "probe");
     expect([reader.u8(), reader.u16le(), reader.u16be(), reader.u32le(), reader.u32be(), reader.u64le(), reader.u64be()]).toEqual([
       1,
