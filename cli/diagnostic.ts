@@ -1,0 +1,30 @@
+import { isSealpodError, messageOf } from "@sealpod/core";
+import { EXIT } from "./context.ts";
+
+/** How an error is shown. */
+export interface DiagnosticOptions {
+  /** One JSON object instead of text. */
+  readonly json: boolean;
+  /** With the stack and the causes underneath. */
+  readonly debug: boolean;
+}
+
+/** Text for the user and the exit code of an error: one block that says what, where and what to do; never a stack unless asked. */
+export function formatError(error: unknown, options: DiagnosticOptions): { readonly text: string; readonly exit: number } {
+  const known = isSealpodError(error);
+  const exit = known ? error.row.exit : EXIT.failed;
+  if (options.json) {
+    const body = known
+      ? { code: error.code, message: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }), details: error.details }
+      : { code: "ERR_UNEXPECTED", message: messageOf(error) };
+    return { text: `${JSON.stringify({ error: body })}\n`, exit };
+  }
+  const lines = [`error: ${messageOf(error)}`];
+  if (known && error.hint !== undefined) lines.push(`  to do: ${error.hint}`);
+  if (known) lines.push(`  code:  ${error.code} (docs/errors.md)`);
+  else lines.push("  This is a fault of sealpod: run the command again with --debug and report what it prints.");
+  if (options.debug) {
+    for (let item: unknown = error; item instanceof Error; item = item.cause) lines.push(item.stack ?? item.message);
+  }
+  return { text: `${lines.join("\n")}\n`, exit };
+}

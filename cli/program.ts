@@ -1,0 +1,174 @@
+import { Command, CommanderError, Option } from "commander";
+import { EXIT, VERSION, type CliContext } from "./context.ts";
+import { formatError } from "./diagnostic.ts";
+
+/** Options that every verb has. */
+export interface GlobalOptions {
+  readonly state?: string;
+  readonly json?: boolean;
+  readonly debug?: boolean;
+}
+
+/** What a verb's module exports: it gets its options and operands, and returns the exit code. */
+export type Verb<O> = (options: O & GlobalOptions, operands: readonly string[], context: CliContext) => Promise<number>;
+
+/** Runs one command line; never throws and never ends the process. Returns the exit code. */
+export async function runCli(argv: readonly string[], context: CliContext): Promise<number> {
+  const outcome = { exit: EXIT.ok as number };
+  const program = build(context, outcome);
+  try {
+    await program.parseAsync(goStyleFlags(argv), { from: "user" });
+    return outcome.exit;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    const { text, exit } = formatError(error, { json: argv.includes("--json"), debug: argv.includes("--debug") });
+    if (argv.includes("--json")) context.stdout.write(text);
+    else context.stderr.write(text);
+    return exit;
+  }
+}
+
+/** `importkey` takes its flags as the Go tool of the AKS documents does: `-kh`, `-kp`, `-out`. */
+function goStyleFlags(argv: readonly string[]): string[] {
+  const verb = argv.find((item) => !item.startsWith("-"));
+  return argv.map((item) => (verb === "importkey" && /^-(kh|kp|out)(=|$)/.test(item) ? `-${item}` : item));
+}
+
+function build(context: CliContext, outcome: { exit: number }): Command {
+  const program = new Command("sealpod")
+    .description("Confidential containers for Kubernetes: policy, measured sandbox, attestation, key release.")
+    .version(VERSION, "-V, --version", "print the version")
+    .helpOption("-h, --help", "show help")
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => context.stdout.write(text), writeErr: (text) => context.stderr.write(text) })
+    .showSuggestionAfterError()
+    .addHelpText("after", "\nFirst time here: sealpod demo\nExit codes: 0 ok, 1 failed, 2 usage, 3 refused by policy. Every verb has --help with examples.");
+
+  /** Declares a verb whose module is loaded only when it is called. */
+  const verb = <O extends object>(usage: string, summary: string, examples: readonly string[], load: () => Promise<{ readonly run: Verb<O> }>): Command => {
+    const command = program
+      .command(usage)
+      .description(summary)
+      .helpOption("-h, --help", "show help")
+      .exitOverride()
+      .option("--state <dir>", "state directory (default: $SEALPOD_HOME or ~/.sealpod)")
+      .option("--json", "print the result as JSON")
+      .option("--debug", "print stack traces of errors")
+      .showHelpAfterError(`(sealpod ${usage} --help shows the flags and examples)`)
+      .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+    command.action(async () => {
+      const { run } = await load();
+      outcome.exit = await run(command.opts<O & GlobalOptions>(), command.args, context);
+    });
+    return command;
+  };
+
+  verb(
+    "genpolicy",
+    "Generate the agent policy of the pods in a YAML file and write it into the file as an annotation.",
+    ["sealpod genpolicy -y pod.yaml", "sealpod genpolicy -y pod.yaml -r        # print the policy text too", "sealpod genpolicy < pod.yaml > annotated.yaml", "sealpod genpolicy -y pod.yaml --oci-layout ./images"],
+    () => import("./verbs/genpolicy.ts"),
+  )
+    .option("-y, --yaml-file <file>", "Kubernetes YAML, rewritten in place with the annotation (default: stdin to stdout)")
+    .addOption(repeatable("-c, --config-map-file <file>", "YAML file with ConfigMaps and Secrets that env refers to; repeatable"))
+    .addOption(repeatable("--config-file <file>", "the same as -c; repeatable"))
+    .option("-p, --rego-rules-path <file>", "rules (default: Sealpod's own)")
+    .option("-j, --json-settings-path <path>", "settings (default: Sealpod's own)")
+    .option("-i, --input-files-path <dir>", "directory that holds rules.rego and the settings")
+    .option("-u, --use-cached-files", "use ./layers-cache.json")
+    .option("--layers-cache-file-path <file>", "use this layer cache")
+    .option("-r, --raw-out", "also print the policy text")
+    .option("-b, --base64-out", "also print the annotation's value")
+    .option("-s, --silent-unsupported-fields", "warn about unknown YAML fields instead of failing")
+    .option("-d, --containerd-socket-path [path]", "pull through containerd")
+    .addOption(repeatable("--insecure-registry <host>", "registry to be spoken to over plain HTTP; repeatable"))
+    .addOption(repeatable("--runtime-class-names <prefix>", "leave pods of other runtime classes alone; repeatable"))
+    .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable (default: the state directory's images)"))
+    .addOption(new Option("--profile <name>", "generation of the policy").choices(["aks", "coco"]).default("aks"))
+    .option("-v, --print-version", "print the version of the generator");
+
+  verb(
+    "up",
+    "Start the laptop services: EMULATED security processor, attestation, key vault and identity, on loopback.",
+    ["sealpod up            # stays; Ctrl-C ends it", "sealpod up -d         # in the background; sealpod down ends it", "sealpod up --port 9443"],
+    () => import("./verbs/up.ts"),
+  )
+    .option("--port <number>", "HTTPS port on 127.0.0.1", "8443")
+    .option("-d, --detach", "start in the background and return when everything listens")
+    .option("--compliance-status <value>", "x-ms-compliance-status for our own signed UVM", "sealpod-compliant-uvm");
+
+  verb("down", "Stop the laptop services that `up -d` started.", ["sealpod down"], () => import("./verbs/down.ts"));
+
+  verb("status", "Show the laptop services and the running pods.", ["sealpod status", "sealpod status --json"], () => import("./verbs/status.ts"));
+
+  verb(
+    "example-images",
+    "Build the example's OCI images (pause, nginx, sidecar) from this machine's packages into the state directory.",
+    ["openssl rand -out encryptionKey 32", "sealpod example-images --key encryptionKey --page examples/key-release/page.html"],
+    () => import("./verbs/example-images.ts"),
+  )
+    .requiredOption("--key <file>", "32-byte key that the page is encrypted under")
+    .requiredOption("--page <file>", "HTML page to encrypt into the nginx image");
+
+  verb(
+    "importkey",
+    "Import a key with a release policy bound to a pod's policy (HOST_DATA).",
+    ["sealpod importkey -c myapplication.yaml -kh encryptionKey", "sealpod importkey -c importkeyconfig.json -kh 2247…31e0", "sealpod importkey -c app.yaml -kh KEY --akv-endpoint v.vault.azure.net --maa-endpoint sharedeus.eus.attest.azure.net --kid my-key --bearer-token-file token"],
+    () => import("./verbs/importkey.ts"),
+  )
+    .requiredOption("-c, --config <file>", "annotated Kubernetes YAML, or the JSON configuration of the known tool")
+    .option("--kh <key>", "(-kh) key: a file of raw bytes, or hex")
+    .option("--kp <file>", "(-kp) RSA private key, PKCS#8 PEM")
+    .option("--out", "(-out) write keyfile.bin")
+    .option("--kid <name>", "name of the key (default: the pod's SkrClientKID)")
+    .option("--akv-endpoint <host>", "vault (default: the pod's SkrClientAKVEndpoint)")
+    .option("--maa-endpoint <host>", "attestation authority (default: the pod's SkrClientMAAEndpoint)")
+    .option("--compliance-status <value>", "x-ms-compliance-status to require")
+    .option("--bearer-token-file <file>", "access token for the vault (default: the laptop owner's)")
+    .option("--quiet-key", "do not print the key bytes");
+
+  verb(
+    "run",
+    "Run the pod of an annotated YAML in a sandbox on this machine (process isolation: NO hardware protection).",
+    ["sealpod run myapplication.yaml                 # stays; Ctrl-C ends the pod", "sealpod run -d -p 8080:80 myapplication.yaml", "sealpod exec nginx-deployment -c nginx -- id"],
+    () => import("./verbs/run.ts"),
+  )
+    .argument("<file>", "annotated Kubernetes YAML")
+    .option("-d, --detach", "return when the pod runs")
+    .addOption(repeatable("-p, --publish <host:container>", "forward a port of 127.0.0.1 to the pod; repeatable (default: every containerPort to a free port)"))
+    .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"));
+
+  verb("exec", "Run a command in a container, if the pod's policy allows it.", ["sealpod exec nginx-deployment -c nginx -- id"], () => import("./verbs/exec.ts"))
+    .argument("<pod>", "pod name, its beginning, or sandbox id")
+    .argument("<command...>", "command and arguments")
+    .option("-c, --container <name>", "container (default: the first)")
+    .passThroughOptions();
+
+  verb("logs", "Print what a container of a detached pod has written.", ["sealpod logs nginx-deployment -c nginx"], () => import("./verbs/logs.ts"))
+    .argument("<pod>", "pod name, its beginning, or sandbox id")
+    .option("-c, --container <name>", "container (default: the first)");
+
+  verb("stop", "Stop a detached pod.", ["sealpod stop nginx-deployment"], () => import("./verbs/stop.ts")).argument("<pod>", "pod name, its beginning, or sandbox id");
+
+  verb(
+    "attack",
+    "Play the malicious operator against the pod of an annotated YAML; every attack must be refused.",
+    ["sealpod attack --list", "sealpod attack myapplication.yaml", "sealpod attack myapplication.yaml exec other-env"],
+    () => import("./verbs/attack.ts"),
+  )
+    .argument("[file]", "annotated Kubernetes YAML")
+    .argument("[names...]", "attacks to play (default: all)")
+    .option("--list", "list the attacks")
+    .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"));
+
+  verb("demo", "The walk-through of the AKS document on this machine, with its refusals.", ["sealpod demo", "sealpod demo --keep ./artefacts", "sealpod demo --json"], () => import("./verbs/demo.ts"))
+    .option("--keep <dir>", "leave every artefact here for other tools to check")
+    .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)");
+
+  return program.enablePositionalOptions();
+}
+
+/** An option that may be given several times. */
+function repeatable(flags: string, description: string): Option {
+  return new Option(flags, description).argParser((value: string, previous: readonly string[] | undefined) => [...(previous ?? []), value]);
+}
