@@ -1,0 +1,17 @@
+/** Messages and services of the wire. The `.proto` files are in `proto/`, the code made from them in `gen/`. */
+export * from "./gen/agent_pb.ts";
+export * from "./gen/csi_pb.ts";
+export * from "./gen/health_pb.ts";
+export * from "./gen/oci_pb.ts";
+export * from "./gen/status_pb.ts";
+export * from "./gen/ttrpc_pb.ts";
+export * from "./gen/types_pb.ts";
+export * from "./errors.ts";
+export * from "./message.ts";
+export * from "./policy-input.ts";
+
+// What every user of a message needs, so that the version of the runtime library is chosen in one place.
+export { create, fromBinary, isMessage, toBinary } from "@bufbuild/protobuf";
+export type { DescMessage, DescMethodUnary, DescService, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+export { AnySchema, EmptySchema } from "@bufbuild/protobuf/wkt";
+export type { Any, Empty } from "@bufbuild/protobuf/wkt";
