@@ -1,0 +1,13 @@
+export { VERITY_ERRORS, VerityError } from "./errors.ts";
+export type { VerityErrorCode } from "./errors.ts";
+export { HashTreeBuilder, parseRootHash, verityRoot } from "./hash-tree.ts";
+export { buildLayer, discard, openLayer } from "./layer.ts";
+export type { LayerInfo, VerifiedLayer } from "./layer.ts";
+export { DEFAULT_TAR_LIMITS, MAX_INDEX_NODES } from "./limits.ts";
+export type { TarLimits } from "./limits.ts";
+export { safePath } from "./safe-path.ts";
+export { readTar } from "./tar-reader.ts";
+export type { TarEntry, TarEntryBase } from "./tar-reader.ts";
+export type { TarMemberKind } from "./tar-scanner.ts";
+export { encodeTar, TarWriter } from "./tar-writer.ts";
+export type { TarItem, TarItemBase } from "./tar-writer.ts";

@@ -1,0 +1,219 @@
+import { ByteReader, ByteWriter, isZero, toHex } from "@sealpod/core";
+import type { ByteSink, ByteSource } from "@sealpod/core";
+import { VerityError } from "./errors.ts";
+import { BlockHasher, DIGEST, DIGESTS_PER_BLOCK, HashTreeBuilder, levelSizes, VERITY_BLOCK } from "./hash-tree.ts";
+import { DEFAULT_TAR_LIMITS } from "./limits.ts";
+import type { TarLimits } from "./limits.ts";
+import { SUPERBLOCK_SIZE, TarIndex } from "./tar-index.ts";
+import { TarScanner } from "./tar-scanner.ts";
+
+/** Salt of AKS layers: 32 zero bytes, hashed before each block (specs/genpolicy.md 5.7). */
+export const LAYER_SALT_LENGTH = 32;
+
+/** The last 512 bytes of the file begin with u32 data block size, u32 hash block size, u64 number of data blocks. */
+const TRAILER_SIZE = 512;
+
+/** What {@link buildLayer} made. */
+export interface LayerInfo {
+  /** dm-verity root hash, 32 bytes: what the policy pins. */
+  readonly rootHash: Uint8Array;
+  /** Bytes of the tar. */
+  readonly tarSize: number;
+  /** Blocks of 4096 bytes under the tree: tar, index and superblock. */
+  readonly dataBlocks: number;
+  /** Bytes of the layer file. */
+  readonly size: number;
+}
+
+/** A sink for those who want the root hash alone. */
+export const discard: ByteSink = { write: () => Promise.resolve() };
+
+/**
+ * Makes a layer file from a tar, in one pass: tar, tar index, superblock, dm-verity tree (top level first), trailer.
+ * Memory holds the index and the tree (1/128 of the tar) only.
+ * @throws {VerityError} ERR_VERITY_TAR, ERR_VERITY_TAR_TRUNCATED, ERR_VERITY_TAR_UNSUPPORTED, ERR_VERITY_LIMIT
+ */
+export async function buildLayer(tar: AsyncIterable<Uint8Array>, sink: ByteSink, limits: Partial<TarLimits> = {}): Promise<LayerInfo> {
+  const scanner = new TarScanner({ ...DEFAULT_TAR_LIMITS, ...limits });
+  const index = new TarIndex();
+  const tree = new HashTreeBuilder(new Uint8Array(LAYER_SALT_LENGTH), { keep: sink !== discard });
+  for await (const chunk of tar) {
+    for (const event of scanner.push(chunk)) if (event.kind === "member") index.add(event.member);
+    tree.update(chunk);
+    await sink.write(chunk);
+  }
+  scanner.end();
+  const tarSize = scanner.offset;
+  for (const chunk of index.encode(tarSize)) {
+    tree.update(chunk);
+    await sink.write(chunk);
+  }
+  const { rootHash, dataBlocks, blocks } = tree.finish();
+  for (const block of blocks) await sink.write(block);
+  await sink.write(encodeTrailer(dataBlocks));
+  return { rootHash, tarSize, dataBlocks, size: layerBlocks(dataBlocks) * VERITY_BLOCK };
+}
+
+/** A layer file whose blocks are checked as they are read. */
+export interface VerifiedLayer {
+  /** Bytes of the tar. */
+  readonly tarSize: number;
+  /**
+   * The tar, every byte checked against the root hash before it comes out. The iterator ends only after the blocks behind
+   * the tar (index, superblock) and the whole tree were checked too.
+   * @throws {VerityError} ERR_VERITY_CORRUPT
+   */
+  tar(): AsyncIterable<Uint8Array>;
+}
+
+/**
+ * Opens a layer file that an untrusted host supplies. Memory is constant: one hash block per level and 512 KiB of data.
+ * The source may change between reads; bytes are used from the same buffer that was hashed.
+ * @param rootHash 32 bytes from the policy
+ * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_CORRUPT, ERR_VERITY_ARGUMENT
+ */
+export async function openLayer(source: ByteSource, rootHash: Uint8Array): Promise<VerifiedLayer> {
+  if (rootHash.length !== DIGEST) throw new VerityError("ERR_VERITY_ARGUMENT", `root hash has ${rootHash.length} bytes, expected ${DIGEST}`);
+  const dataBlocks = await readTrailer(source);
+  const root = Buffer.from(rootHash).toString("latin1");
+  const lastGroup = Math.ceil(dataBlocks / DIGESTS_PER_BLOCK) - 1;
+  const last = await new BlockReader(source, dataBlocks, root).group(lastGroup);
+  const tarSize = parseSuperblock(last.subarray(last.length - SUPERBLOCK_SIZE), dataBlocks);
+  return {
+    tarSize,
+    async *tar() {
+      const reader = new BlockReader(source, dataBlocks, root);
+      let left = tarSize;
+      for (let group = 0; group <= lastGroup; group++) {
+        const bytes = await reader.group(group);
+        if (left > 0) yield bytes.subarray(0, left);
+        left -= Math.min(left, bytes.length);
+      }
+    },
+  };
+}
+
+/** Data blocks, tree and trailer. */
+function layerBlocks(dataBlocks: number): number {
+  return dataBlocks + levelSizes(dataBlocks).reduce((sum, size) => sum + size, 0) + 1;
+}
+
+function encodeTrailer(dataBlocks: number): Uint8Array {
+  return new ByteWriter()
+    .zeros(VERITY_BLOCK - TRAILER_SIZE)
+    .u32le(VERITY_BLOCK)
+    .u32le(VERITY_BLOCK)
+    .u64le(BigInt(dataBlocks))
+    .zeros(TRAILER_SIZE - 16)
+    .toBytes();
+}
+
+/** Number of data blocks. The trailer is not under the tree, so it must be exactly what the size of the file says. */
+async function readTrailer(source: ByteSource): Promise<number> {
+  const blocks = source.size / VERITY_BLOCK;
+  // Smallest layer: an inode table and a superblock, one hash block, the trailer.
+  if (!Number.isSafeInteger(blocks) || blocks < 4) {
+    throw new VerityError("ERR_VERITY_LAYOUT", `layer file has ${source.size} bytes, expected a multiple of ${VERITY_BLOCK} and at least ${4 * VERITY_BLOCK}`, {
+      details: { size: source.size },
+    });
+  }
+  const reader = new ByteReader(await read(source, source.size - VERITY_BLOCK, VERITY_BLOCK), "layer trailer");
+  const before = reader.bytes(VERITY_BLOCK - TRAILER_SIZE);
+  const dataBlockSize = reader.u32le();
+  const hashBlockSize = reader.u32le();
+  const dataBlocks = reader.u64le();
+  if (dataBlockSize !== VERITY_BLOCK || hashBlockSize !== VERITY_BLOCK || !isZero(before) || !isZero(reader.bytes(reader.remaining))) {
+    throw new VerityError("ERR_VERITY_LAYOUT", `layer trailer: expected block sizes of ${VERITY_BLOCK} and zeros around them`, {
+      details: { dataBlockSize, hashBlockSize },
+    });
+  }
+  if (dataBlocks < 2n || dataBlocks >= BigInt(blocks) || layerBlocks(Number(dataBlocks)) !== blocks) {
+    throw new VerityError("ERR_VERITY_LAYOUT", `layer trailer states ${dataBlocks} data blocks, which does not fit a file of ${blocks} blocks`, {
+      details: { blocks },
+      hint: "The file is cut off, has bytes after its end, or is no layer file.",
+    });
+  }
+  return Number(dataBlocks);
+}
+
+/** Offset of the inode table, which is the size of the tar. The bytes are verified; the bounds are checked all the same. */
+function parseSuperblock(bytes: Uint8Array, dataBlocks: number): number {
+  const reader = new ByteReader(bytes, "tar index superblock");
+  const tarSize = reader.u64le();
+  const inodes = reader.u64le();
+  const room = BigInt(dataBlocks - 1) * BigInt(VERITY_BLOCK);
+  if (inodes < 1n || inodes > room || tarSize + inodes * 32n > room) {
+    throw new VerityError("ERR_VERITY_LAYOUT", `tar index superblock: ${inodes} inodes behind a tar of ${tarSize} bytes do not fit in ${room} bytes`);
+  }
+  return Number(tarSize);
+}
+
+/** Reads data blocks in the groups of 128 that share a leaf of the tree. */
+class BlockReader {
+  readonly #source: ByteSource;
+  readonly #dataBlocks: number;
+  readonly #root: string;
+  readonly #hasher = new BlockHasher(new Uint8Array(LAYER_SALT_LENGTH));
+  /** Per level, leaves first: first block in the file, and the block that was verified last. */
+  readonly #levels: { readonly start: number; index: number; bytes: Buffer }[] = [];
+
+  constructor(source: ByteSource, dataBlocks: number, root: string) {
+    this.#source = source;
+    this.#dataBlocks = dataBlocks;
+    this.#root = root;
+    let end = layerBlocks(dataBlocks) - 1;
+    for (const size of levelSizes(dataBlocks)) {
+      end -= size;
+      this.#levels.push({ start: end, index: -1, bytes: Buffer.alloc(0) });
+    }
+  }
+
+  /** The data blocks under leaf `group`, verified. */
+  async group(group: number): Promise<Uint8Array> {
+    const leaf = await this.#hashBlock(0, group);
+    const first = group * DIGESTS_PER_BLOCK;
+    const count = Math.min(DIGESTS_PER_BLOCK, this.#dataBlocks - first);
+    const bytes = await read(this.#source, first * VERITY_BLOCK, count * VERITY_BLOCK);
+    for (let i = 0; i < count; i++) {
+      if (this.#hasher.digest(bytes, i * VERITY_BLOCK) !== leaf.toString("latin1", i * DIGEST, (i + 1) * DIGEST)) throw corrupt("data", first + i, this.#root);
+    }
+    return bytes;
+  }
+
+  /** A block of the tree, verified up to the root. */
+  async #hashBlock(depth: number, index: number): Promise<Buffer> {
+    const level = this.#levels[depth];
+    if (level === undefined) throw new VerityError("ERR_VERITY_LAYOUT", `hash tree has no level ${depth}`);
+    if (level.index === index) return level.bytes;
+    const expected =
+      depth === this.#levels.length - 1
+        ? this.#root
+        : (await this.#hashBlock(depth + 1, Math.floor(index / DIGESTS_PER_BLOCK))).toString(
+            "latin1",
+            (index % DIGESTS_PER_BLOCK) * DIGEST,
+            ((index % DIGESTS_PER_BLOCK) + 1) * DIGEST,
+          );
+    const block = await read(this.#source, (level.start + index) * VERITY_BLOCK, VERITY_BLOCK);
+    const bytes = Buffer.from(block.buffer, block.byteOffset, block.length);
+    if (this.#hasher.digest(bytes, 0) !== expected) throw corrupt("hash", level.start + index, this.#root);
+    level.index = index;
+    level.bytes = bytes;
+    return bytes;
+  }
+}
+
+/** Reads exactly `length` bytes; a source that returns another number would shift what is checked against what is used. */
+async function read(source: ByteSource, offset: number, length: number): Promise<Uint8Array> {
+  const bytes = await source.read(offset, length);
+  if (bytes.length !== length) {
+    throw new VerityError("ERR_VERITY_LAYOUT", `layer source returned ${bytes.length} bytes at offset ${offset}, expected ${length}`);
+  }
+  return bytes;
+}
+
+function corrupt(what: string, block: number, root: string): VerityError {
+  return new VerityError("ERR_VERITY_CORRUPT", `layer file: ${what} block ${block} does not match root hash ${toHex(Buffer.from(root, "latin1"))}`, {
+    details: { block },
+    hint: "The layer is damaged or was changed. Fetch the image again; if the hash still differs, the image is not the one the policy was made for.",
+  });
+}
