@@ -1,0 +1,12 @@
+export { writeFileAtomic, writeStreamAtomic } from "./atomic.ts";
+export type { AtomicFile } from "./atomic.ts";
+export { directoryTree } from "./directory-tree.ts";
+export { IO_ERRORS, IoError } from "./errors.ts";
+export type { IoErrorCode } from "./errors.ts";
+export { fileSource } from "./file-source.ts";
+export type { FileSource } from "./file-source.ts";
+export { lockFile } from "./lock.ts";
+export type { Lock } from "./lock.ts";
+export { systemClock, systemRandom } from "./ports.ts";
+export { run } from "./run.ts";
+export type { RunOptions, RunResult } from "./run.ts";

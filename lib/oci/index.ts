@@ -1,0 +1,17 @@
+export { blobPath, chainIds, digestOf, layerId, parseDigest } from "./digest.ts";
+export { parseConfig, parseIndex, parseManifest } from "./documents.ts";
+export type { Descriptor, ImageIndex, ImageManifest } from "./documents.ts";
+export { OCI_ERRORS, OciError } from "./errors.ts";
+export type { OciErrorCode } from "./errors.ts";
+export { DEFAULT_PLATFORM } from "./image.ts";
+export type { Image, ImageConfig, ImageSource, Layer, Platform } from "./image.ts";
+export { openLayout } from "./layout.ts";
+export type { LayoutOptions } from "./layout.ts";
+export { LayoutWriter } from "./layout-writer.ts";
+export type { ImageSpec, LayerPacking, LayoutStore, PendingFile } from "./layout-writer.ts";
+export { DEFAULT_OCI_LIMITS } from "./limits.ts";
+export type { OciLimits } from "./limits.ts";
+export { MEDIA_TYPES, mediaKind } from "./media-types.ts";
+export type { Compression, MediaKind } from "./media-types.ts";
+export { encodeReference, parseReference } from "./reference.ts";
+export type { Reference } from "./reference.ts";
