@@ -1,0 +1,10 @@
+/** A pod's sandbox as the host sees it. */
+export { COPY_CHUNK } from "./copy-files.ts";
+export * from "./errors.ts";
+export { GuestProcess, type ProcessOutput } from "./guest-process.ts";
+export * from "./guest-paths.ts";
+export * from "./layer-store.ts";
+export { Container, Sandbox, createSandbox, policyHostData } from "./sandbox.ts";
+export type { ContainerOptions, ExecOptions, SandboxMachine, SandboxOptions } from "./sandbox.ts";
+export * from "./sizing.ts";
+export type { AttachedLayer, ContainerLayer } from "./storages.ts";

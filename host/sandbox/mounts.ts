@@ -1,0 +1,99 @@
+import { readFile, stat } from "node:fs/promises";
+import { messageOf } from "@sealpod/core";
+import { SandboxError } from "./errors.ts";
+import { EPHEMERAL_DIRECTORY, SANDBOX_SHM, copiedPath, lastComponent, localVolume } from "./guest-paths.ts";
+import type { SpecMount } from "./spec.ts";
+import { ephemeralStorage, localStorage, type StorageInit } from "./storages.ts";
+
+/** What the mounts of a container become. */
+export interface MountPlan {
+  /** For the guest, in the order of the specification. */
+  readonly mounts: readonly SpecMount[];
+  /** Volumes that the guest makes. */
+  readonly storages: readonly StorageInit[];
+  /** Files and directories of the host that have to be in the guest before the container. */
+  readonly copies: readonly { readonly source: string; readonly target: string }[];
+  /** Destinations of mounts that the guest does not get. */
+  readonly dropped: readonly string[];
+}
+
+/** Whose mounts they are. */
+export interface MountContext {
+  readonly sandboxId: string;
+  readonly containerId: string;
+  /** 16 new lower-case hex digits at each call. */
+  readonly unique: () => string;
+}
+
+/** Component of the path of an emptyDir on the node; the volume's name follows it. */
+const EMPTY_DIR = "/kubernetes.io~empty-dir/";
+
+/** Sources that the guest has itself. Host devices are not for the guest, so the same path there is what is meant. */
+const GUEST_OWN_SOURCE = /^\/(?:dev|sys|proc)(?:\/|$)/;
+
+/**
+ * Turns mounts of the host into mounts of the guest, which shares no file system with it (specs/runtime.md 4.2, 4.11): shared memory is the
+ * pod's, an emptyDir is made in the guest, other bind mounts are copied. Sockets, pipes and devices cannot be copied; their mounts are
+ * dropped.
+ * @throws {SandboxError} ERR_SANDBOX_FILES if a source does not exist
+ */
+export async function planMounts(mounts: readonly SpecMount[], context: MountContext): Promise<MountPlan> {
+  const planned: SpecMount[] = [];
+  const storages: StorageInit[] = [];
+  const copies: { source: string; target: string }[] = [];
+  const dropped: string[] = [];
+  for (const mount of mounts) {
+    if (mount.destination === "/dev/shm") {
+      planned.push({ destination: "/dev/shm", type: "bind", source: SANDBOX_SHM, options: ["rbind"] });
+    } else if (!isBind(mount) || GUEST_OWN_SOURCE.test(mount.source)) {
+      planned.push(mount);
+    } else if (mount.source.includes(EMPTY_DIR)) {
+      const { storage, ...volume } = await emptyDir(mount, context.sandboxId);
+      planned.push(volume.mount);
+      storages.push(storage);
+    } else if (await isCopyable(mount)) {
+      const target = copiedPath(context.containerId, context.unique(), mount.destination);
+      planned.push({ ...mount, source: target });
+      copies.push({ source: mount.source, target });
+    } else {
+      dropped.push(mount.destination);
+    }
+  }
+  return { mounts: planned, storages, copies, dropped };
+}
+
+function isBind(mount: SpecMount): boolean {
+  return mount.type === "bind" || mount.options.includes("bind") || mount.options.includes("rbind");
+}
+
+async function emptyDir(mount: SpecMount, sandboxId: string): Promise<{ readonly mount: SpecMount; readonly storage: StorageInit }> {
+  const name = lastComponent(mount.source);
+  if (await isTmpfs(mount.source)) {
+    const path = `${EPHEMERAL_DIRECTORY}/${name}`;
+    return { mount: { ...mount, type: "bind", source: path }, storage: ephemeralStorage(path) };
+  }
+  const path = localVolume(sandboxId, name);
+  return { mount: { ...mount, type: "local", source: path }, storage: localStorage(path) };
+}
+
+/** True if a tmpfs is mounted at this very path, which is how kubelet makes an emptyDir with medium Memory. */
+async function isTmpfs(path: string): Promise<boolean> {
+  const lines = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
+  return lines.some((line) => {
+    // Field 5 is the mount point; the type follows a lone "-" (proc(5)).
+    const [fields = "", rest = ""] = line.split(" - ");
+    return unescape(fields.split(" ")[4] ?? "") === path && rest.startsWith("tmpfs ");
+  });
+}
+
+/** mountinfo writes space, tab, newline and backslash as octal. */
+function unescape(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_match, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+}
+
+async function isCopyable(mount: SpecMount): Promise<boolean> {
+  const file = await stat(mount.source).catch((cause: unknown) => {
+    throw new SandboxError("ERR_SANDBOX_FILES", `mount at ${mount.destination}: cannot read ${mount.source}: ${messageOf(cause)}`, { cause });
+  });
+  return file.isFile() || file.isDirectory();
+}

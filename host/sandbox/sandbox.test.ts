@@ -1,0 +1,527 @@
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { encodeUtf8, sha256, toHex, type ByteSink } from "@sealpod/core";
+import { AgentService, Health, HealthCheckResponse_ServingStatus, isMessage, type CreateContainerRequest, type Message } from "@sealpod/proto";
+import { STATUS, implement, memoryStreams, serveTtrpc, statusError, type ByteStream, type Handlers } from "@sealpod/ttrpc";
+import type { Machine, MachineConfig, MachineExit, VmmDriver } from "@sealpod/vmm";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { createSandbox, policyHostData, type ContainerOptions, type Sandbox, type SandboxOptions } from "./index.ts";
+
+/** A driver whose machines have an agent that remembers what it is asked and answers as the test says. */
+class ScriptedDriver implements VmmDriver {
+  readonly name = "scripted";
+  readonly isolation = "none";
+  readonly configs: MachineConfig[] = [];
+  readonly requests: Message[] = [];
+  readonly disks: string[] = [];
+  stopped = 0;
+  serving: HealthCheckResponse_ServingStatus = HealthCheckResponse_ServingStatus.SERVING;
+  #far: ByteStream | undefined;
+  readonly #handlers: Handlers<typeof AgentService>;
+
+  constructor(handlers: Handlers<typeof AgentService> = {}) {
+    this.#handlers = handlers;
+  }
+
+  async probe(): Promise<void> {}
+
+  async start(config: MachineConfig): Promise<Machine> {
+    this.configs.push(config);
+    const exited = Promise.withResolvers<MachineExit>();
+    return {
+      id: config.id,
+      exited: exited.promise,
+      connectAgent: async () => this.#serve(),
+      attachDisk: async (path) => {
+        if (path === "absent") throw new Error("no such disk");
+        return { source: (this.disks.push(path) + 1).toString(16).padStart(2, "0") };
+      },
+      forwardPort: async (port) => port,
+      stop: async () => {
+        this.stopped++;
+        this.#far?.close();
+        exited.resolve({ kind: "stopped", exitCode: 0, signal: null });
+      },
+    };
+  }
+
+  /** The machine dies. */
+  die(): void {
+    this.#far?.close();
+  }
+
+  /** Names of the requests so far. */
+  get names(): readonly string[] {
+    return this.requests.map((request) => request.$typeName.replace("grpc.", ""));
+  }
+
+  #serve(): ByteStream {
+    const [near, far] = memoryStreams();
+    this.#far = far;
+    const health = implement(Health, { check: () => ({ status: this.serving }) });
+    // Everything goes through the fallback, so that everything is remembered.
+    const agent = implement(AgentService, {}, async (method, request, context) => {
+      this.requests.push(request);
+      const handler = (this.#handlers as Readonly<Record<string, ((request: Message, context: unknown) => object | Promise<object>) | undefined>>)[
+        method.localName
+      ];
+      return ((await handler?.(request, context)) as Record<string, unknown> | undefined) ?? {};
+    });
+    void serveTtrpc(far, [health, agent]);
+    return near;
+  }
+}
+
+const ID = "5".repeat(64);
+const CONTAINER = "c".repeat(64);
+const POLICY = "package agent_policy\n";
+
+function options(driver: VmmDriver, change: Partial<SandboxOptions> = {}): SandboxOptions {
+  let count = 0;
+  return {
+    id: ID,
+    driver,
+    machine: {
+      runDirectory: "/run/x",
+      guest: { kind: "process", command: ["/agent"], measuredFiles: [], commandLine: "" },
+      launch: { launch: () => Promise.reject(new Error("not used")) },
+      memoryMiB: 2048,
+      vcpus: 1,
+    },
+    policy: POLICY,
+    hostname: "pod",
+    dns: ["nameserver 10.0.2.3"],
+    random: { bytes: (length) => new Uint8Array(length).fill(++count) },
+    ...change,
+  };
+}
+
+function layer(name: string): ContainerOptions["layers"][number] {
+  return { layerId: name.repeat(64), rootHash: new Uint8Array(32).fill(Number.parseInt(name.repeat(2), 16)), path: `/layers/${name}` };
+}
+
+function container(change: Partial<ContainerOptions> = {}): ContainerOptions {
+  const spec = { ociVersion: "1.1.0", process: { args: ["/bin/true"], cwd: "/" }, root: { path: "rootfs", readonly: false }, mounts: [], linux: {} };
+  return { id: CONTAINER, spec, bundle: `/bundles/${CONTAINER}`, layers: [layer("a"), layer("b")], ...change };
+}
+
+/** Sink that keeps text. */
+class TextSink implements ByteSink {
+  text = "";
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.text += Buffer.from(bytes).toString("utf8");
+  }
+}
+
+let directory = "";
+let sandboxes: Sandbox[] = [];
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "sealpod-sandbox-"));
+  sandboxes = [];
+});
+
+afterEach(async () => {
+  for (const sandbox of sandboxes) await sandbox.destroy();
+  await rm(directory, { recursive: true });
+});
+
+async function boot(driver: VmmDriver, change: Partial<SandboxOptions> = {}): Promise<Sandbox> {
+  const sandbox = await createSandbox(options(driver, change));
+  sandboxes.push(sandbox);
+  return sandbox;
+}
+
+describe("starting a sandbox, specs/runtime.md 4.1", () => {
+  it("sets the policy before anything else, under the HOST_DATA that is its digest", async () => {
+    const driver = new ScriptedDriver();
+    const sandbox = await boot(driver);
+    expect(sandbox.id).toBe(ID);
+    expect(driver.configs).toHaveLength(1);
+    expect(driver.configs[0]).toMatchObject({ id: ID, memoryMiB: 2048 });
+    expect(toHex(driver.configs[0]?.hostData ?? new Uint8Array())).toBe(toHex(sha256(encodeUtf8(POLICY))));
+    expect(driver.requests).toMatchObject([
+      { $typeName: "grpc.SetPolicyRequest", policy: POLICY },
+      {
+        $typeName: "grpc.CreateSandboxRequest",
+        hostname: "pod",
+        dns: ["nameserver 10.0.2.3"],
+        sandboxId: ID,
+        sandboxPidns: false,
+        guestHookPath: "",
+        kernelModules: [],
+        storages: [
+          {
+            driver: "ephemeral",
+            driverOptions: [],
+            source: "shm",
+            fstype: "tmpfs",
+            options: ["noexec", "nosuid", "nodev", "mode=1777", "size=67108864"],
+            mountPoint: "/run/kata-containers/sandbox/shm",
+            shared: false,
+          },
+        ],
+      },
+    ]);
+  });
+
+  it("without a policy sets none and leaves HOST_DATA zero", async () => {
+    const driver = new ScriptedDriver();
+    const { policy: _policy, ...rest } = options(driver);
+    sandboxes.push(await createSandbox(rest));
+    expect(driver.names).toEqual(["CreateSandboxRequest"]);
+    expect(driver.configs[0]?.hostData).toEqual(new Uint8Array(32));
+    expect(policyHostData(undefined)).toEqual(new Uint8Array(32));
+  });
+
+  it("tells a policy that the agent does not take from one that it takes and that denies", async () => {
+    const mismatch = new ScriptedDriver({
+      setPolicy: () => {
+        throw statusError(STATUS.invalidArgument, "the policy's SHA-256 is not HOST_DATA");
+      },
+    });
+    await expect(createSandbox(options(mismatch))).rejects.toMatchObject({
+      code: "ERR_SANDBOX_POLICY",
+      row: { exit: 3 },
+      message: expect.stringContaining("the policy's SHA-256 is not HOST_DATA") as string,
+    });
+    const denied = new ScriptedDriver({
+      setPolicy: () => {
+        throw statusError(STATUS.permissionDenied, "SetPolicyRequest is blocked by policy: ");
+      },
+    });
+    await expect(createSandbox(options(denied))).rejects.toMatchObject({ code: "ERR_SANDBOX_DENIED" });
+    expect([mismatch.stopped, denied.stopped]).toEqual([1, 1]);
+    expect([mismatch.names, denied.names]).toEqual([["SetPolicyRequest"], ["SetPolicyRequest"]]);
+  });
+
+  it("stops the machine if the agent is not healthy", async () => {
+    const driver = new ScriptedDriver();
+    driver.serving = HealthCheckResponse_ServingStatus.NOT_SERVING;
+    await expect(createSandbox(options(driver))).rejects.toMatchObject({ code: "ERR_SANDBOX_AGENT" });
+    expect([driver.stopped, driver.names]).toEqual([1, []]);
+  });
+});
+
+describe("making a container", () => {
+  it("attaches the layers, copies the files, then asks for the container", async () => {
+    const driver = new ScriptedDriver();
+    const sandbox = await boot(driver);
+    await writeFile(join(directory, "hosts"), "127.0.0.1\n", { mode: 0o644 });
+    const volume = join(directory, "token");
+    await mkdir(volume, { mode: 0o755 });
+    await symlink("..data/token", join(volume, "token"));
+    const bind = (destination: string, source: string, mode: string): object => ({ destination, type: "bind", source, options: ["rbind", "rprivate", mode] });
+    const mounts = [
+      { destination: "/proc", type: "proc", source: "proc", options: ["nosuid"] },
+      { destination: "/dev/shm", type: "bind", source: "/host/shm", options: ["rbind", "ro"] },
+      bind("/etc/hosts", join(directory, "hosts"), "rw"),
+      bind("/var/run/secrets/tokens", volume, "ro"),
+      bind("/cache", join(directory, "kubernetes.io~empty-dir", "cache"), "rw"),
+    ];
+    await sandbox.createContainer(container({ spec: { ...(container().spec as object), mounts } }));
+
+    expect(driver.disks).toEqual(["/layers/b", "/layers/a"]);
+    const root = "/run/kata-containers/shared/containers";
+    const hosts = `${root}/${CONTAINER}-${"01".repeat(8)}-hosts`;
+    const tokens = `${root}/${CONTAINER}-${"02".repeat(8)}-tokens`;
+    const [, , ...requests] = driver.requests;
+    expect(requests).toMatchObject([
+      {
+        $typeName: "grpc.CopyFileRequest",
+        path: hosts,
+        fileSize: 10n,
+        fileMode: 0o100644,
+        dirMode: 0o755,
+        offset: 0n,
+        data: new Uint8Array(encodeUtf8("127.0.0.1\n")),
+      },
+      { $typeName: "grpc.CopyFileRequest", path: tokens, fileSize: 0n, fileMode: 0o40755, data: new Uint8Array() },
+      { $typeName: "grpc.CopyFileRequest", path: `${tokens}/token`, fileSize: 0n, fileMode: 0o120777, data: new Uint8Array(encodeUtf8("..data/token")) },
+      { $typeName: "grpc.CreateContainerRequest" },
+    ]);
+    const request = requests.at(-1) as CreateContainerRequest;
+    expect(request).toMatchObject({ containerId: CONTAINER, execId: CONTAINER, sandboxPidns: false, devices: [], sharedMounts: [], stdinPort: 0 });
+    expect(request.stringUser).toBeUndefined();
+    expect(request.OCI).toMatchObject({
+      Root: { Path: `${root}/${CONTAINER}`, Readonly: false },
+      Annotations: {
+        "io.katacontainers.pkg.oci.bundle_path": `/bundles/${CONTAINER}`,
+        "io.katacontainers.pkg.oci.container_type": "single_container",
+      },
+    });
+    expect([request.OCI?.Hooks, request.OCI?.Linux?.Seccomp, request.OCI?.Linux?.Resources?.Pids, request.OCI?.Linux?.IntelRdt]).toEqual(
+      Array(4).fill(undefined),
+    );
+    expect(request.OCI?.Mounts.map(({ destination, type, source, options }) => [destination, type, source, options.join()])).toEqual([
+      ["/proc", "proc", "proc", "nosuid"],
+      ["/dev/shm", "bind", "/run/kata-containers/sandbox/shm", "rbind"],
+      ["/etc/hosts", "bind", hosts, "rbind,rprivate,rw"],
+      ["/var/run/secrets/tokens", "bind", tokens, "rbind,rprivate,ro"],
+      ["/cache", "local", `${root}/${ID}/local/cache`, "rbind,rprivate,rw"],
+    ]);
+    expect(request.storages.map(({ driver, source, fstype, mountPoint }) => [driver, source, fstype, mountPoint])).toEqual([
+      ["blk", "02", "tar", `/run/kata-containers/sandbox/layers/${"b".repeat(64)}`],
+      ["blk", "03", "tar", `/run/kata-containers/sandbox/layers/${"a".repeat(64)}`],
+      ["overlayfs", "none", "fuse3.kata-overlay", `${root}/${CONTAINER}`],
+      ["local", "local", "local", `${root}/${ID}/local/cache`],
+    ]);
+    expect(request.storages.every((storage) => storage.fsGroup === undefined && storage.driverOptions.length === 0 && !storage.shared)).toBe(true);
+    expect(request.storages[2]?.options).toHaveLength(5);
+  });
+
+  it("attaches a layer once per machine, also for containers that are made side by side", async () => {
+    const driver = new ScriptedDriver();
+    const sandbox = await boot(driver);
+    await Promise.all(["1", "2"].map((name) => sandbox.createContainer(container({ id: name.repeat(64), layers: [layer("a"), layer(name)] }))));
+    expect(driver.disks.toSorted()).toEqual(["/layers/1", "/layers/2", "/layers/a"]);
+    const bottoms = driver.requests
+      .filter((request) => isMessage(request, AgentService.method.createContainer.input))
+      .map((request) => request.storages[1]?.source);
+    expect(new Set(bottoms).size).toBe(1);
+  });
+
+  it("tries a disk again that could not be attached", async () => {
+    const driver = new ScriptedDriver();
+    const sandbox = await boot(driver);
+    const absent = { ...layer("a"), path: "absent" };
+    for (const _attempt of [1, 2]) await expect(sandbox.createContainer(container({ layers: [absent] }))).rejects.toThrow("no such disk");
+    expect(driver.names).toEqual(["SetPolicyRequest", "CreateSandboxRequest"]);
+  });
+
+  it.each([[{ id: "../../etc" }], [{ id: "a" }], [{ layers: [] }], [{ spec: {} }], [{ spec: null }]])("refuses %j without asking the agent", async (change) => {
+    const driver = new ScriptedDriver();
+    const sandbox = await boot(driver);
+    await expect(sandbox.createContainer(container(change))).rejects.toMatchObject({ code: "ERR_SANDBOX_SPEC" });
+    expect(driver.names).toEqual(["SetPolicyRequest", "CreateSandboxRequest"]);
+    expect(driver.disks).toEqual([]);
+  });
+
+  it("stops at a file that the policy does not let in", async () => {
+    const driver = new ScriptedDriver({
+      copyFile: () => {
+        throw statusError(STATUS.permissionDenied, "CopyFileRequest is blocked by policy: ");
+      },
+    });
+    const sandbox = await boot(driver);
+    const mounts = [{ destination: "/x", type: "bind", source: directory, options: ["rbind"] }];
+    await expect(sandbox.createContainer(container({ spec: { ...(container().spec as object), mounts } }))).rejects.toMatchObject({
+      code: "ERR_SANDBOX_DENIED",
+      details: { request: "CopyFileRequest" },
+    });
+    expect(driver.names).not.toContain("CreateContainerRequest");
+  });
+});
+
+describe("errors of the agent", () => {
+  async function failure(code: number, message: string): Promise<unknown> {
+    const driver = new ScriptedDriver({
+      createContainer: () => {
+        throw statusError(code, message);
+      },
+    });
+    const sandbox = await boot(driver);
+    return sandbox.createContainer(container()).catch((error: unknown) => error);
+  }
+
+  it("a denial carries the request and the agent's message", async () => {
+    const message = 'CreateContainerRequest is blocked by policy: agent_policy:114: input = {"OCI": 1}';
+    expect(await failure(STATUS.permissionDenied, message)).toMatchObject({
+      code: "ERR_SANDBOX_DENIED",
+      message,
+      details: { request: "CreateContainerRequest" },
+      row: { exit: 3 },
+    });
+  });
+
+  it("a denial of the agent written in Rust reads the same", async () => {
+    const literal = '"CreateContainerRequest is blocked by policy: agent_policy:1: \\"a\\"\\n\\u{e9}\\\\ "';
+    expect(await failure(STATUS.permissionDenied, literal)).toMatchObject({
+      message: 'CreateContainerRequest is blocked by policy: agent_policy:1: "a"\né\\ ',
+    });
+  });
+
+  it.each([
+    "CreateContainerRequest: internal error policy check: unexpected eval_query result len 0",
+    '"CreateContainerRequest: internal error policy check: unexpected eval_query result len 0"',
+  ])("a policy without an answer denies: %s", async (message) => {
+    expect(await failure(STATUS.internal, message)).toMatchObject({ code: "ERR_SANDBOX_DENIED" });
+  });
+
+  it("anything else is the agent's failure", async () => {
+    expect(await failure(STATUS.internal, "crun: no such file")).toMatchObject({
+      code: "ERR_SANDBOX_AGENT",
+      message: "CreateContainerRequest: INTERNAL: crun: no such file",
+      details: { status: "INTERNAL" },
+    });
+  });
+
+  it("a connection that ends is said to have ended", async () => {
+    const driver = new ScriptedDriver({
+      createContainer: () => {
+        driver.die();
+        return {};
+      },
+    });
+    const sandbox = await boot(driver);
+    await expect(sandbox.createContainer(container())).rejects.toMatchObject({ code: "ERR_SANDBOX_CLOSED" });
+  });
+});
+
+describe("processes", () => {
+  /** An agent whose streams give the chunks and then end. */
+  function streaming(stdout: readonly string[], stderr: readonly string[], status: number): { driver: ScriptedDriver; order: string[] } {
+    const order: string[] = [];
+    const reader = (name: string, chunks: readonly string[]) => {
+      const left = [...chunks];
+      return ({ len }: { len: number }): { data: Uint8Array } => {
+        const next = left.shift();
+        order.push(`${name} ${len}`);
+        return { data: next === undefined ? new Uint8Array() : encodeUtf8(next) };
+      };
+    };
+    const driver = new ScriptedDriver({
+      readStdout: reader("stdout", stdout),
+      readStderr: reader("stderr", stderr),
+      waitProcess: () => {
+        order.push("wait");
+        return { status };
+      },
+    });
+    return { driver, order };
+  }
+
+  it("gives all output before the exit status", async () => {
+    const { driver, order } = streaming(["one ", "two"], ["error"], 137);
+    const made = await (await boot(driver)).createContainer(container());
+    const [stdout, stderr] = [new TextSink(), new TextSink()];
+    const process = await made.start({ stdout, stderr });
+    expect(await process.exited).toBe(137);
+    expect([stdout.text, stderr.text]).toEqual(["one two", "error"]);
+    expect(order.slice(0, -1).toSorted()).toEqual(["stderr 32768", "stderr 32768", "stdout 32768", "stdout 32768", "stdout 32768"]);
+    expect(order.at(-1)).toBe("wait");
+    expect(driver.requests.at(-1)).toMatchObject({ $typeName: "grpc.WaitProcessRequest", containerId: CONTAINER, execId: CONTAINER });
+  });
+
+  it("reads a terminal's one stream, and reads without a sink too", async () => {
+    const { driver, order } = streaming(["prompt"], [], 0);
+    const spec = { ...(container().spec as object), process: { terminal: true, args: ["sh"], cwd: "/" } };
+    const made = await (await boot(driver)).createContainer(container({ spec }));
+    expect(await (await made.start()).exited).toBe(0);
+    expect(order).toEqual(["stdout 32768", "stdout 32768", "wait"]);
+  });
+
+  it("goes on reading when a sink fails", async () => {
+    const { driver, order } = streaming(["one", "two"], [], 0);
+    const made = await (await boot(driver)).createContainer(container());
+    let writes = 0;
+    const stdout: ByteSink = {
+      write: async () => {
+        writes++;
+        throw new Error("pipe closed");
+      },
+    };
+    expect(await (await made.start({ stdout })).exited).toBe(0);
+    expect(writes).toBe(1);
+    expect(order.filter((line) => line.startsWith("stdout"))).toHaveLength(3);
+  });
+
+  it("takes a stream that the agent does not know for one that has ended", async () => {
+    const { driver } = streaming([], [], 3);
+    const broken = new ScriptedDriver({
+      readStdout: () => {
+        throw statusError(STATUS.notFound, "no such process");
+      },
+      waitProcess: () => ({ status: 3 }),
+    });
+    for (const each of [driver, broken]) expect(await (await (await (await boot(each)).createContainer(container())).start()).exited).toBe(3);
+  });
+
+  it("rejects the exit of a process whose machine ended", async () => {
+    const driver = new ScriptedDriver({ waitProcess: () => new Promise(() => undefined) });
+    const made = await (await boot(driver)).createContainer(container());
+    const process = await made.start();
+    driver.die();
+    await expect(process.exited).rejects.toMatchObject({ code: "ERR_SANDBOX_CLOSED" });
+  });
+
+  it("writes, closes, resizes, signals and removes", async () => {
+    const driver = new ScriptedDriver({ waitProcess: () => new Promise(() => undefined) });
+    const made = await (await boot(driver)).createContainer(container());
+    const process = await made.start();
+    driver.requests.length = 0;
+    await process.writeStdin(new Uint8Array(1024 * 1024 + 1));
+    await process.writeStdin(new Uint8Array());
+    await process.closeStdin();
+    await process.resize(24, 80);
+    await process.signal(15);
+    await made.signal(9);
+    await made.remove();
+    const id = { containerId: CONTAINER, execId: CONTAINER };
+    const asked = driver.requests.filter((request) => !/Read|Wait/.test(request.$typeName));
+    expect(asked.map((request) => (isMessage(request, AgentService.method.writeStdin.input) ? request.data.length : request.$typeName))).toEqual([
+      1024 * 1024,
+      1,
+      "grpc.CloseStdinRequest",
+      "grpc.TtyWinResizeRequest",
+      "grpc.SignalProcessRequest",
+      "grpc.SignalProcessRequest",
+      "grpc.RemoveContainerRequest",
+    ]);
+    expect(asked.slice(2)).toMatchObject([
+      id,
+      { ...id, row: 24, column: 80 },
+      { ...id, signal: 15 },
+      // No exec id: with signal 9 the agent ends all processes of the container.
+      { containerId: CONTAINER, execId: "", signal: 9 },
+      { containerId: CONTAINER, timeout: 0 },
+    ]);
+  });
+
+  it("starts another process with the user and environment that it is given", async () => {
+    const { driver } = streaming(["out"], [], 0);
+    const made = await (await boot(driver)).createContainer(container());
+    const stdout = new TextSink();
+    const process = { args: ["ls"], cwd: "/", env: ["A=b"], user: { uid: 5, gid: 6 }, capabilities: { bounding: ["CAP_X"] } };
+    const started = await made.exec({ execId: "probe-1", process, stdout });
+    expect([await started.exited, stdout.text]).toEqual([0, "out"]);
+    const request = driver.requests.find((each) => each.$typeName === "grpc.ExecProcessRequest");
+    expect(request).toMatchObject({
+      containerId: CONTAINER,
+      execId: "probe-1",
+      process: { Args: ["ls"], Cwd: "/", Env: ["A=b"], User: { UID: 5, GID: 6 }, Terminal: false },
+    });
+    expect(request).not.toHaveProperty("process.Capabilities");
+    expect(driver.requests.at(-1)).toMatchObject({ $typeName: "grpc.WaitProcessRequest", execId: "probe-1" });
+  });
+});
+
+describe("ending a sandbox", () => {
+  it("asks the agent, then stops the machine", async () => {
+    const driver = new ScriptedDriver();
+    const sandbox = await createSandbox(options(driver));
+    await sandbox.destroy();
+    expect([driver.names.at(-1), driver.stopped]).toEqual(["DestroySandboxRequest", 1]);
+    expect(await sandbox.exited).toMatchObject({ kind: "stopped" });
+  });
+
+  it("stops the machine also if the agent does not answer or refuses", async () => {
+    const refusing = new ScriptedDriver({
+      destroySandbox: () => {
+        throw statusError(STATUS.permissionDenied, "DestroySandboxRequest is blocked by policy: ");
+      },
+    });
+    const lines: string[] = [];
+    const logger = { log: (_level: string, message: string) => void lines.push(message) };
+    const sandbox = await createSandbox(options(refusing, { logger }));
+    await sandbox.destroy();
+    const dead = new ScriptedDriver();
+    const other = await createSandbox(options(dead, { logger }));
+    dead.die();
+    await other.destroy();
+    expect([refusing.stopped, dead.stopped]).toEqual([1, 1]);
+    expect(lines).toEqual(Array(2).fill("the agent did not end the sandbox; the machine is stopped"));
+  });
+});

@@ -1,0 +1,157 @@
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { DRIVER_CASES, RecordingLaunch, ask, type DriverSubject } from "./driver-cases.ts";
+import { ProcessDriver, type MachineConfig, type ProcessDriverOptions } from "./index.ts";
+
+let root = "";
+let count = 0;
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "sealpod-vmm-"));
+});
+
+afterAll(async () => {
+  await rm(root, { recursive: true });
+});
+
+async function configure(fault?: string): Promise<{ config: MachineConfig; directory: string; launch: RecordingLaunch; printed: () => string }> {
+  const directory = join(root, String(count++));
+  const guestInfo = join(directory, "guest-info");
+  await mkdir(guestInfo, { recursive: true });
+  await writeFile(join(guestInfo, "marker"), "");
+  const launch = new RecordingLaunch(guestInfo);
+  let printed = "";
+  const config: MachineConfig = {
+    id: "ab".repeat(32),
+    runDirectory: join(directory, "run"),
+    guest: {
+      kind: "process",
+      command: [process.execPath, join(import.meta.dirname, "test-guest.ts"), ...(fault === undefined ? [] : ["--fault", fault])],
+      measuredFiles: [join(import.meta.dirname, "test-guest.ts")],
+      commandLine: "test",
+    },
+    hostData: new Uint8Array(32).fill(0xa5),
+    launch,
+    memoryMiB: 128,
+    vcpus: 1,
+    console: (bytes) => {
+      printed += Buffer.from(bytes).toString("utf8");
+    },
+  };
+  return { config, directory, launch, printed: () => printed };
+}
+
+describe("every driver", () => {
+  const subject: DriverSubject = { driver: new ProcessDriver(), configure };
+  it.each(DRIVER_CASES)("$name", async ({ run }) => {
+    await run(subject);
+    expect(existsSync(join(root, String(count - 1), "run"))).toBe(false);
+  });
+});
+
+describe("the process driver", () => {
+  it("says that it isolates nothing, and that this host will do", async () => {
+    const driver = new ProcessDriver();
+    expect([driver.name, driver.isolation]).toEqual(["process", "none"]);
+    await driver.probe();
+  });
+
+  it("gives the guest namespaces of its own, a network, an empty directory in memory, and nothing of the host's environment", async () => {
+    process.env["SEALPOD_TEST_SECRET"] = "1";
+    const { config, printed } = await configure();
+    const machine = await new ProcessDriver().start(config);
+    delete process.env["SEALPOD_TEST_SECRET"];
+    expect(await ask(machine, "facts")).toMatchObject({
+      pid: 1,
+      interfaces: ["lo", "tap0"],
+      guestInfo: ["marker"],
+      kataContainers: [],
+      unified: false,
+      environment: ["PATH", "PWD"],
+    });
+    await machine.stop();
+    expect(printed()).toContain("the test guest listens\n");
+  });
+
+  it("reports a guest that ends by itself, and cleans up after it", async () => {
+    const { config, launch } = await configure();
+    const machine = await new ProcessDriver().start(config);
+    await expect(ask(machine, "exit 3")).rejects.toThrow();
+    expect(await machine.exited).toEqual({ kind: "exited", exitCode: 3, signal: null });
+    expect(launch.closed).toBe(1);
+    expect(existsSync(config.runDirectory)).toBe(false);
+  });
+
+  it("ends a guest that does not listen to SIGTERM", async () => {
+    const { config } = await configure("stubborn");
+    const machine = await new ProcessDriver({ stopLimitMs: 100 }).start(config);
+    await machine.stop();
+    expect(await machine.exited).toMatchObject({ kind: "killed" });
+  });
+
+  it("ends the guest and its network when the driver's own process is killed", async () => {
+    const { config } = await configure();
+    const { console: _console, launch: _launch, ...plain } = config;
+    const script = `
+      import { ProcessDriver } from ${JSON.stringify(join(import.meta.dirname, "index.ts"))};
+      const config = JSON.parse(process.argv[1]);
+      const launch = { launch: async () => ({ guestInfoDirectory: ${JSON.stringify(root)}, close: async () => undefined }) };
+      await new ProcessDriver().start({ ...config, launch, hostData: new Uint8Array(32) });
+      console.log("started");
+    `;
+    const owner = spawn(process.execPath, ["--input-type=module", "-e", script, JSON.stringify(plain)], { stdio: ["ignore", "pipe", "inherit"] });
+    await once(owner.stdout, "data");
+    const guests = (): readonly string[] =>
+      execFileSync("ps", ["-eo", "args"], { encoding: "utf8" })
+        .split("\n")
+        .filter((line) => line.includes(config.runDirectory));
+    expect(guests().length).toBeGreaterThanOrEqual(3);
+    owner.kill("SIGKILL");
+    // The kernel tells nobody but the parents, which are gone: so this asks again until they are.
+    await vi.waitFor(() => expect(guests()).toEqual([]), { timeout: 20_000 });
+  });
+
+  const failures: readonly (readonly [string, string, ProcessDriverOptions, RegExp])[] = [
+    ["ends at once", "exit", {}, /^the agent ended before it listened \(exit code 7\): the test guest gives up$/],
+    ["never listens", "silent", { startLimitMs: 1000 }, /^the agent does not listen after 1000 ms: /],
+    ["says too much where it should say that it is ready", "babble", {}, /^readiness pipe: a line is longer than 64 characters$/],
+  ];
+  it.each(failures)("fails to start a guest that %s, and leaves nothing", async (_what, fault, options, message) => {
+    const { config, launch } = await configure(fault);
+    await expect(new ProcessDriver(options).start(config)).rejects.toMatchObject({ code: "ERR_VMM_BOOT", message: expect.stringMatching(message) as string });
+    expect(launch.closed).toBe(1);
+    expect(existsSync(config.runDirectory)).toBe(false);
+  });
+
+  it("refuses a run directory that exists, and leaves it alone", async () => {
+    const { config, launch } = await configure();
+    await mkdir(config.runDirectory);
+    await expect(new ProcessDriver().start(config)).rejects.toMatchObject({ code: "ERR_VMM_CONFIG" });
+    expect(launch.requests).toEqual([]);
+    expect(existsSync(config.runDirectory)).toBe(true);
+  });
+
+  it("refuses a command that is not an absolute path", async () => {
+    const { config } = await configure();
+    for (const command of [[], ["node", "x"]]) {
+      await expect(new ProcessDriver().start({ ...config, guest: { ...config.guest, command } })).rejects.toMatchObject({ code: "ERR_VMM_CONFIG" });
+    }
+  });
+
+  it("names the programs that are not installed", async () => {
+    const { config } = await configure();
+    const driver = new ProcessDriver({ programDirectories: ["/nowhere"] });
+    for (const attempt of [() => driver.probe(), () => driver.start(config)]) {
+      await expect(attempt()).rejects.toMatchObject({
+        code: "ERR_VMM_UNAVAILABLE",
+        details: { missing: ["sh", "mount", "umount", "mountpoint", "setpriv", "unshare", "slirp4netns", "crun"] },
+        hint: "On Debian: apt-get install dash mount util-linux slirp4netns crun",
+      });
+    }
+  });
+});
