@@ -66,7 +66,12 @@ function build(context: CliContext, outcome: { exit: number }): Command {
   verb(
     "genpolicy",
     "Generate the agent policy of the pods in a YAML file and write it into the file as an annotation.",
-    ["sealpod genpolicy -y pod.yaml", "sealpod genpolicy -y pod.yaml -r        # print the policy text too", "sealpod genpolicy < pod.yaml > annotated.yaml", "sealpod genpolicy -y pod.yaml --oci-layout ./images"],
+    [
+      "sealpod genpolicy -y pod.yaml",
+      "sealpod genpolicy -y pod.yaml -r        # print the policy text too",
+      "sealpod genpolicy < pod.yaml > annotated.yaml",
+      "sealpod genpolicy -y pod.yaml --oci-layout ./images",
+    ],
     () => import("./verbs/genpolicy.ts"),
   )
     .option("-y, --yaml-file <file>", "Kubernetes YAML, rewritten in place with the annotation (default: stdin to stdout)")
@@ -95,6 +100,7 @@ function build(context: CliContext, outcome: { exit: number }): Command {
   )
     .option("--port <number>", "HTTPS port on 127.0.0.1", "8443")
     .option("-d, --detach", "start in the background and return when everything listens")
+    .addOption(new Option("--ready-fd <fd>").hideHelp())
     .option("--compliance-status <value>", "x-ms-compliance-status for our own signed UVM", "sealpod-compliant-uvm");
 
   verb("down", "Stop the laptop services that `up -d` started.", ["sealpod down"], () => import("./verbs/down.ts"));
@@ -113,7 +119,11 @@ function build(context: CliContext, outcome: { exit: number }): Command {
   verb(
     "importkey",
     "Import a key with a release policy bound to a pod's policy (HOST_DATA).",
-    ["sealpod importkey -c myapplication.yaml -kh encryptionKey", "sealpod importkey -c importkeyconfig.json -kh 2247…31e0", "sealpod importkey -c app.yaml -kh KEY --akv-endpoint v.vault.azure.net --maa-endpoint sharedeus.eus.attest.azure.net --kid my-key --bearer-token-file token"],
+    [
+      "sealpod importkey -c myapplication.yaml -kh encryptionKey",
+      "sealpod importkey -c importkeyconfig.json -kh 2247…31e0",
+      "sealpod importkey -c app.yaml -kh KEY --akv-endpoint v.vault.azure.net --maa-endpoint sharedeus.eus.attest.azure.net --kid my-key --bearer-token-file token",
+    ],
     () => import("./verbs/importkey.ts"),
   )
     .requiredOption("-c, --config <file>", "annotated Kubernetes YAML, or the JSON configuration of the known tool")
@@ -130,25 +140,37 @@ function build(context: CliContext, outcome: { exit: number }): Command {
   verb(
     "run",
     "Run the pod of an annotated YAML in a sandbox on this machine (process isolation: NO hardware protection).",
-    ["sealpod run myapplication.yaml                 # stays; Ctrl-C ends the pod", "sealpod run -d -p 8080:80 myapplication.yaml", "sealpod exec nginx-deployment -c nginx -- id"],
+    [
+      "sealpod run myapplication.yaml                 # stays; Ctrl-C ends the pod",
+      "sealpod run -d -p 8080:80 myapplication.yaml",
+      "sealpod exec nginx-deployment -c nginx -- id",
+    ],
     () => import("./verbs/run.ts"),
   )
     .argument("<file>", "annotated Kubernetes YAML")
     .option("-d, --detach", "return when the pod runs")
+    .addOption(new Option("--ready-fd <fd>").hideHelp())
     .addOption(repeatable("-p, --publish <host:container>", "forward a port of 127.0.0.1 to the pod; repeatable (default: every containerPort to a free port)"))
     .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"));
 
-  verb("exec", "Run a command in a container, if the pod's policy allows it.", ["sealpod exec nginx-deployment -c nginx -- id"], () => import("./verbs/exec.ts"))
+  verb(
+    "exec",
+    "Run a command in a container, if the pod's policy allows it.",
+    ["sealpod exec nginx-deployment -c nginx -- id"],
+    () => import("./verbs/exec.ts"),
+  )
     .argument("<pod>", "pod name, its beginning, or sandbox id")
-    .argument("<command...>", "command and arguments")
-    .option("-c, --container <name>", "container (default: the first)")
-    .passThroughOptions();
+    .argument("<command...>", "command and arguments, after --")
+    .option("-c, --container <name>", "container (default: the first)");
 
   verb("logs", "Print what a container of a detached pod has written.", ["sealpod logs nginx-deployment -c nginx"], () => import("./verbs/logs.ts"))
     .argument("<pod>", "pod name, its beginning, or sandbox id")
     .option("-c, --container <name>", "container (default: the first)");
 
-  verb("stop", "Stop a detached pod.", ["sealpod stop nginx-deployment"], () => import("./verbs/stop.ts")).argument("<pod>", "pod name, its beginning, or sandbox id");
+  verb("stop", "Stop a detached pod.", ["sealpod stop nginx-deployment"], () => import("./verbs/stop.ts")).argument(
+    "<pod>",
+    "pod name, its beginning, or sandbox id",
+  );
 
   verb(
     "attack",
@@ -161,11 +183,16 @@ function build(context: CliContext, outcome: { exit: number }): Command {
     .option("--list", "list the attacks")
     .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"));
 
-  verb("demo", "The walk-through of the AKS document on this machine, with its refusals.", ["sealpod demo", "sealpod demo --keep ./artefacts", "sealpod demo --json"], () => import("./verbs/demo.ts"))
+  verb(
+    "demo",
+    "The walk-through of the AKS document on this machine, with its refusals.",
+    ["sealpod demo", "sealpod demo --keep ./artefacts", "sealpod demo --json"],
+    () => import("./verbs/demo.ts"),
+  )
     .option("--keep <dir>", "leave every artefact here for other tools to check")
     .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)");
 
-  return program.enablePositionalOptions();
+  return program;
 }
 
 /** An option that may be given several times. */

@@ -239,7 +239,8 @@ export function readSources(root: string): readonly SourceFile[] {
       if (name === "node_modules" || name === "gen" || name === "build") continue;
       const path = join(directory, name);
       if (statSync(path).isDirectory()) visit(path);
-      else if (name.endsWith(".ts") || name === "package.json") files.push({ path: relative(root, path).split(sep).join("/"), text: readFileSync(path, "utf8") });
+      else if (name.endsWith(".ts") || name === "package.json")
+        files.push({ path: relative(root, path).split(sep).join("/"), text: readFileSync(path, "utf8") });
     }
   };
   for (const folder of ["lib", ...ZONES, "laptop", "cli", "testing"]) visit(join(root, folder));

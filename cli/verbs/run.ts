@@ -1,0 +1,129 @@
+import { once } from "node:events";
+import { join } from "node:path";
+import { toHex } from "@sealpod/core";
+import { OutputLog, parsePodManifest, PodError, serveControl, startPod, type PodRecord } from "@sealpod/pod";
+import { ProcessDriver } from "@sealpod/vmm";
+import { EXIT, type CliContext } from "../context.ts";
+import { sayReady, startDetached } from "../detach.ts";
+import { CliError } from "../errors.ts";
+import type { GlobalOptions, Verb } from "../program.ts";
+import { Progress } from "../progress.ts";
+import { guestProgram, imagesOf, pathOf, readBundle, readText, requireUp, stateOf } from "../workspace.ts";
+
+interface RunOptions {
+  readonly detach?: boolean;
+  readonly publish?: readonly string[];
+  readonly ociLayout?: readonly string[];
+  readonly readyFd?: string;
+}
+
+/** `sealpod run`. */
+export const run: Verb<RunOptions> = async (options, operands, context) => {
+  const file = operands[0] ?? "";
+  const state = stateOf(options, context);
+  const publish = (options.publish ?? []).map(parsePublish);
+  if (options.detach === true) return detach(file, state, options, context);
+
+  const source = await readText(file, context);
+  const manifest = parsePodManifest(source);
+  const up = await requireUp(state);
+  await readBundle("agent");
+  const images = await imagesOf(options.ociLayout, options, context);
+  const log = new OutputLog();
+  const progress = new Progress(context);
+  const directory = join(state, "run", toHex(context.random.bytes(6)));
+  const pod = await startPod({
+    manifest,
+    images,
+    up,
+    driver: new ProcessDriver(),
+    guest: guestProgram(),
+    directory,
+    layerDirectory: join(state, "layers"),
+    progress: (message) => progress.show(message),
+    output: (name, _stream, bytes) => {
+      log.append(name, bytes);
+      progress.clear();
+      if (options.json !== true) for (const line of Buffer.from(bytes).toString("utf8").trimEnd().split("\n")) context.stdout.write(`[${name}] ${line}\n`);
+    },
+    clock: context.clock,
+    random: context.random,
+  });
+  progress.clear();
+  const asked = new AbortController();
+  try {
+    const wanted =
+      publish.length > 0
+        ? publish
+        : manifest.workload.template.spec.containers.flatMap((item) => item.ports.map((port) => ({ host: 0, container: port.containerPort })));
+    const ports: { readonly host: number; readonly container: number }[] = [];
+    for (const port of wanted) ports.push({ host: await pod.sandbox.machine.forwardPort(port.host, port.container), container: port.container });
+    const record: PodRecord = {
+      id: pod.plan.sandbox.id,
+      name: pod.plan.name,
+      namespace: pod.plan.namespace,
+      pid: process.pid,
+      hostData: manifest.hostData,
+      containers: pod.containers.map((item) => item.name),
+      ports,
+      directory,
+    };
+    await using _control = await serveControl(pod, { record, log, random: context.random, onStop: () => asked.abort() });
+    show(record, options, context);
+    sayReady(options.readyFd, JSON.stringify(record));
+    const ended = Promise.all(pod.containers.map(async (item) => ({ name: item.name, status: await item.process.exited })));
+    const outcome = await Promise.race([
+      ended,
+      pod.exited.then(() => "machine" as const),
+      context.signal.aborted ? ("asked" as const) : once(context.signal, "abort").then(() => "asked" as const),
+      once(asked.signal, "abort").then(() => "asked" as const),
+    ]);
+    if (outcome === "machine") throw new CliError("ERR_CLI_POD_ENDED", `the sandbox of ${record.name} ended by itself`);
+    if (outcome === "asked") return EXIT.ok;
+    for (const { name, status } of outcome) context.stderr.write(`container ${name} ended with exit code ${status}\n`);
+    return outcome.every(({ status }) => status === 0) ? EXIT.ok : EXIT.failed;
+  } finally {
+    await pod.stop();
+  }
+};
+
+async function detach(file: string, state: string, options: RunOptions & GlobalOptions, context: CliContext): Promise<number> {
+  // Mistakes in the file are told here, not in a log.
+  parsePodManifest(await readText(file, context));
+  await requireUp(state);
+  const args = [
+    "run",
+    "--state",
+    state,
+    ...(options.publish ?? []).flatMap((item) => ["-p", item]),
+    ...(options.ociLayout ?? []).flatMap((item) => ["--oci-layout", pathOf(item, context)]),
+  ];
+  const outcome = await startDetached([...args, pathOf(file, context)], join(state, "run.log"), context.env);
+  if (outcome.kind === "ended") {
+    context.stderr.write(outcome.words);
+    return outcome.exitCode === 0 ? EXIT.failed : outcome.exitCode;
+  }
+  show(JSON.parse(outcome.message) as PodRecord, options, context);
+  return EXIT.ok;
+}
+
+function show(record: PodRecord, options: RunOptions & GlobalOptions, context: CliContext): void {
+  if (options.json === true) {
+    context.stdout.write(`${JSON.stringify(record)}\n`);
+    return;
+  }
+  const ports = record.ports.map((port) => `http://127.0.0.1:${port.host}/ -> port ${port.container}`);
+  context.stdout.write(
+    [`pod ${record.name} runs in sandbox ${record.id.slice(0, 12)} (isolation: none)`, `HOST_DATA ${record.hostData}`, ...ports, ""].join("\n"),
+  );
+}
+
+function parsePublish(text: string): { readonly host: number; readonly container: number } {
+  const match = /^(?:(\d{1,5}):)?(\d{1,5})$/.exec(text);
+  const host = Number(match?.[1] ?? 0);
+  const container = Number(match?.[2] ?? 0);
+  if (match === null || host > 65_535 || container < 1 || container > 65_535) {
+    throw new PodError("ERR_POD_PUBLISH", `--publish ${text} is not HOST:CONTAINER`, { hint: "For example -p 8080:80; -p 80 takes a free port of the host." });
+  }
+  return { host, container };
+}

@@ -1,0 +1,123 @@
+import { readFile, stat } from "node:fs/promises";
+import { homedir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
+import { decodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
+import { processGuest } from "@sealpod/demo";
+import { directoryTree } from "@sealpod/io";
+import { openLayout, type ImageSource } from "@sealpod/oci";
+import { readUp, type Up } from "@sealpod/services";
+import type { ProcessGuest } from "@sealpod/vmm";
+import type { CliContext } from "./context.ts";
+import { CliError } from "./errors.ts";
+import type { GlobalOptions } from "./program.ts";
+
+/** Root of this checkout. */
+export const ROOT: string = resolve(import.meta.dirname, "..");
+
+/** Largest manifest or configuration that is read. */
+const MAX_TEXT: number = 16 * 1024 * 1024;
+
+/** State directory of this call. */
+export function stateOf(options: GlobalOptions, context: CliContext): string {
+  return pathOf(options.state ?? context.env["SEALPOD_HOME"] ?? join(context.env["HOME"] ?? homedir(), ".sealpod"), context);
+}
+
+/** A path of the command line as an absolute one. */
+export function pathOf(path: string, context: CliContext): string {
+  return isAbsolute(path) ? path : resolve(context.cwd, path);
+}
+
+/**
+ * Text of a file that the user named.
+ * @throws {CliError} ERR_CLI_FILE
+ */
+export async function readText(path: string, context: CliContext): Promise<{ readonly name: string; readonly text: string }> {
+  return { name: path, text: decodeUtf8(await readBytes(path, context), path) };
+}
+
+/**
+ * Bytes of a file that the user named.
+ * @throws {CliError} ERR_CLI_FILE
+ */
+export async function readBytes(path: string, context: CliContext): Promise<Uint8Array> {
+  const full = pathOf(path, context);
+  try {
+    const { size } = await stat(full);
+    if (size > MAX_TEXT) throw new CliError("ERR_CLI_FILE", `${path} has ${size} bytes, more than ${MAX_TEXT}`);
+    return await readFile(full);
+  } catch (cause) {
+    if (isSealpodError(cause)) throw cause;
+    const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    throw new CliError("ERR_CLI_FILE", missing ? `${path} does not exist` : `${path} cannot be read: ${messageOf(cause)}`, {
+      cause,
+      hint: missing ? `Check the name; relative paths start from ${context.cwd}.` : "Check that it is a file that you may read.",
+    });
+  }
+}
+
+/**
+ * What `sealpod up` wrote.
+ * @throws {CliError} ERR_CLI_NOT_UP
+ */
+export async function requireUp(state: string): Promise<Up> {
+  try {
+    return await readUp(state);
+  } catch (cause) {
+    if (!isSealpodError(cause) || cause.code !== "ERR_SERVICES_NOT_RUNNING") throw cause;
+    throw new CliError("ERR_CLI_NOT_UP", `the laptop services are not running (state directory ${state})`, {
+      cause,
+      hint: "Start them: sealpod up -d. If they run on another state directory, name it with --state DIR.",
+    });
+  }
+}
+
+/** The guest's program as bundles of this checkout. */
+export function guestProgram(): ProcessGuest {
+  return processGuest(process.execPath, join(ROOT, "build", "agent.mjs"));
+}
+
+/**
+ * Images of several layouts as one source: the first that has the reference. Without any, the state directory's.
+ * @throws {CliError} ERR_CLI_FILE
+ */
+export async function imagesOf(layouts: readonly string[] | undefined, options: GlobalOptions, context: CliContext): Promise<ImageSource> {
+  const directories = layoutDirectories(layouts, options, context);
+  const sources: ImageSource[] = [];
+  for (const directory of directories) sources.push(await openLayout(directoryTree(directory)));
+  const owner = new WeakMap<object, ImageSource>();
+  return {
+    async resolve(reference) {
+      for (const [index, source] of sources.entries()) {
+        try {
+          const image = await source.resolve(reference);
+          for (const layer of image.layers) owner.set(layer, source);
+          return image;
+        } catch (error) {
+          if (index === sources.length - 1 || !isSealpodError(error) || error.code !== "ERR_OCI_NOT_FOUND") throw error;
+        }
+      }
+      throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
+    },
+    layerTar(layer) {
+      const source = owner.get(layer) ?? sources[0];
+      if (source === undefined) throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
+      return source.layerTar(layer);
+    },
+  };
+}
+
+/** Directories of the layouts that were named, or the state directory's images. */
+export function layoutDirectories(layouts: readonly string[] | undefined, options: GlobalOptions, context: CliContext): readonly string[] {
+  return layouts === undefined || layouts.length === 0 ? [join(stateOf(options, context), "images")] : layouts.map((path) => pathOf(path, context));
+}
+
+/**
+ * A bundle of this checkout.
+ * @throws {CliError} ERR_CLI_FILE
+ */
+export async function readBundle(name: "agent" | "skr" | "webapp"): Promise<Uint8Array> {
+  const path = join(ROOT, "build", `${name}.mjs`);
+  return readFile(path).catch((cause: unknown) => {
+    throw new CliError("ERR_CLI_FILE", `${path} is missing`, { cause, hint: "Make the bundles: npm run bundle" });
+  });
+}

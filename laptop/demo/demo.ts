@@ -1,0 +1,396 @@
+import { copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { request } from "node:http";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { decodeUtf8, encodeUtf8, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
+import { DATA_DIRECTORY, generatePolicy } from "@sealpod/genpolicy";
+import { buildImages, encryptPage } from "@sealpod/images";
+import { importKey } from "@sealpod/importkey";
+import { directoryTree, writeFileAtomic } from "@sealpod/io";
+import { openLayout, type ImageSource } from "@sealpod/oci";
+import { parsePodManifest, startPod, type RunningPod } from "@sealpod/pod";
+import { laptopFetch, openLaptopAuthority, startServices, type RunningServices } from "@sealpod/services";
+import { ProcessDriver, type ProcessGuest } from "@sealpod/vmm";
+import { ownerToken } from "./access.ts";
+import { findAttacks, playAttack, prepareAttacks, type AttackWorld } from "./attacks.ts";
+import { DemoError } from "./errors.ts";
+import { attest, claimsOf, collectEvidence, wrappingKeys } from "./evidence.ts";
+import { EMULATED, type DemoResult, type Facts, type RefusalResult, type StepResult } from "./result.ts";
+
+/** Port that the example's manifest names. */
+export const DEFAULT_PORT = 8443;
+
+/** Milliseconds until the page must be there: the sidecar makes an RSA key, asks three services and the app starts nginx. */
+const PAGE_LIMIT = 60_000;
+
+/** Programs and files that the demo works with. */
+export interface DemoFiles {
+  /** The example's directory: `myapplication.yaml`, `page.html`. */
+  readonly example: string;
+  /** Directory of the bundles `agent.mjs`, `skr.mjs`, `webapp.mjs`. */
+  readonly bundles: string;
+}
+
+/** Options of {@link runDemo}. */
+export interface DemoOptions {
+  readonly files: DemoFiles;
+  /** Program that runs the bundles: Node 24. */
+  readonly node: string;
+  /** Directory that gets every artefact; it must be new or empty. */
+  readonly keep?: string;
+  /** HTTPS port on loopback; default {@link DEFAULT_PORT}, or a free one if that is taken. */
+  readonly port?: number;
+  /** Told about each result as it comes. */
+  readonly onResult?: (result: StepResult | RefusalResult) => void;
+  /** Told what is being done now. */
+  readonly onProgress?: (message: string) => void;
+  readonly signal?: AbortSignal;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger?: Logger;
+}
+
+/** How the laptop's guest is started: Node with the agent's bundle. */
+export function processGuest(node: string, agentBundle: string): ProcessGuest {
+  return {
+    kind: "process",
+    command: [node, "--disallow-code-generation-from-strings", agentBundle],
+    measuredFiles: [agentBundle],
+    commandLine: "agent --profile aks",
+  };
+}
+
+/**
+ * Runs the walk-through of the AKS document and then the attacks. Whatever happens, everything that was started is ended.
+ * A step that fails ends the walk; the result then says so.
+ */
+export async function runDemo(options: DemoOptions): Promise<DemoResult> {
+  const started = options.clock.now();
+  const steps: StepResult[] = [];
+  const refusals: RefusalResult[] = [];
+  const kept = options.keep === undefined ? undefined : resolve(options.keep);
+  // Sockets have short paths, so the state is not below the directory that is kept.
+  const state = await mkdtemp(join(tmpdir(), "sealpod-"));
+  const walk = new Walk(options, state, (result) => {
+    if (result.kind === "step") steps.push(result);
+    else refusals.push(result);
+    options.onResult?.(result);
+  });
+  try {
+    if (kept !== undefined) await mkdir(kept, { recursive: true });
+    await walk.run();
+    if (kept !== undefined) await walk.keep(kept);
+  } catch (error) {
+    // A step has already told of its failure; anything else is told here.
+    if (!(error instanceof StepFailed)) throw error;
+  } finally {
+    await walk.end();
+    await rm(state, { recursive: true, force: true });
+  }
+  const ok = steps.length === STEPS && refusals.length > 0 && [...steps, ...refusals].every((result) => result.ok);
+  return { emulated: EMULATED, steps, refusals, ok, milliseconds: options.clock.now() - started, ...(kept === undefined ? {} : { kept }) };
+}
+
+/** Steps of the walk: a demo that ends early has not come out as said. */
+const STEPS = 6;
+
+class StepFailed extends Error {}
+
+class Walk {
+  readonly #options: DemoOptions;
+  readonly #state: string;
+  readonly #report: (result: StepResult | RefusalResult) => void;
+  readonly #logger: Logger;
+  readonly #yaml: string;
+  readonly #key: Uint8Array;
+  readonly #guest: ProcessGuest;
+  #services: RunningServices | undefined;
+  #pod: RunningPod | undefined;
+  #images: ImageSource | undefined;
+  #page = "";
+
+  constructor(options: DemoOptions, state: string, report: (result: StepResult | RefusalResult) => void) {
+    this.#options = options;
+    this.#state = state;
+    this.#report = report;
+    this.#logger = options.logger ?? silentLogger;
+    this.#yaml = join(state, "myapplication.yaml");
+    this.#key = options.random.bytes(32);
+    this.#guest = processGuest(options.node, join(options.files.bundles, "agent.mjs"));
+  }
+
+  async run(): Promise<void> {
+    const port = this.#options.port ?? (await pickPort());
+    await this.#step(
+      "example-images",
+      "Build the example's images from this machine's packages",
+      "sealpod example-images --key encryptionKey --page page.html",
+      async () => this.#buildImages(port),
+    );
+    await this.#step("genpolicy", "Generate the policy and write it into the YAML", "sealpod genpolicy -y myapplication.yaml", async () => this.#genpolicy());
+    await this.#step("up", "Start the EMULATED security processor, attestation, key vault and identity", `sealpod up -d --port ${port}`, async () =>
+      this.#up(port),
+    );
+    await this.#step(
+      "importkey",
+      "Import the key with a release policy that names this pod's policy",
+      "sealpod importkey -c myapplication.yaml -kh encryptionKey",
+      async () => this.#importKey(),
+    );
+    await this.#step(
+      "run",
+      "Run the pod: SetPolicy, CreateSandbox, CreateContainer, StartContainer",
+      "sealpod run -d -p 8080:80 myapplication.yaml",
+      async () => this.#run(),
+    );
+    await this.#step("page", "The pod proves itself, gets the key, decrypts the page; fetch it", "curl http://127.0.0.1:8080/", async () => this.#fetchPage());
+    await this.#refusals();
+  }
+
+  /** Ends what was started. */
+  async end(): Promise<void> {
+    await this.#pod?.stop();
+    await this.#services?.stop();
+  }
+
+  async #step(name: string, title: string, command: string, work: () => Promise<Facts>): Promise<void> {
+    const { clock, signal, onProgress } = this.#options;
+    const started = clock.now();
+    const base = { kind: "step", name, title, command } as const;
+    onProgress?.(title);
+    try {
+      signal?.throwIfAborted();
+      const facts = await work();
+      this.#report({ ...base, ok: true, milliseconds: clock.now() - started, facts });
+    } catch (error) {
+      this.#report({ ...base, ok: false, milliseconds: clock.now() - started, facts: {}, problem: messageOf(error) });
+      throw new StepFailed(name, { cause: error });
+    }
+  }
+
+  async #buildImages(port: number): Promise<Facts> {
+    const { files, random, clock, node } = this.#options;
+    const [yaml, page, webapp, skr] = await Promise.all([
+      readFile(join(files.example, "myapplication.yaml"), "utf8"),
+      readFile(join(files.example, "page.html")),
+      readBundle(join(files.bundles, "webapp.mjs")),
+      readBundle(join(files.bundles, "skr.mjs")),
+    ]);
+    await readBundle(join(files.bundles, "agent.mjs"));
+    // The example names the usual port; on a machine where that is taken its copy names the one that is used.
+    await writeFile(this.#yaml, yaml.replaceAll(`:${DEFAULT_PORT}`, `:${port}`));
+    await writeFile(join(this.#state, "encryptionKey"), this.#key, { mode: 0o600 });
+    this.#page = decodeUtf8(page);
+    const encrypted = encryptPage(this.#key, page, random);
+    const certificates = encodeUtf8(await openLaptopAuthority(this.#state, { clock, random }));
+    const output = join(this.#state, "images");
+    const built = await buildImages({ output, pause: true, nginx: { webapp, page: encrypted }, skr: { bundle: skr, certificates }, node });
+    this.#images = await openLayout(directoryTree(output));
+    return Object.fromEntries(built.images.map((image) => [image.reference, `${image.layers.length} layers, manifest ${image.manifestDigest}`]));
+  }
+
+  async #genpolicy(): Promise<Facts> {
+    const text = await readFile(this.#yaml, "utf8");
+    const [rules, settings] = await Promise.all(["rules.rego", "genpolicy-settings.json"].map(async (name) => readFile(new URL(name, DATA_DIRECTORY), "utf8")));
+    const manifest = { name: basename(this.#yaml), text };
+    const result = await generatePolicy({ manifest, settings: settings ?? "", rules: rules ?? "", images: this.#source() });
+    await writeFileAtomic(this.#yaml, encodeUtf8(result.yaml), 0o644);
+    const [policy] = result.policies;
+    if (policy === undefined) throw new DemoError("ERR_DEMO_STEP", "no policy was made");
+    const pod = parsePodManifest({ name: basename(this.#yaml), text: result.yaml });
+    if (pod.hostData !== policy.hostData) throw new DemoError("ERR_DEMO_STEP", "the annotation in the YAML is not the policy that was made");
+    return {
+      "HOST_DATA (SHA-256 of the policy)": policy.hostData,
+      policy: `${policy.policy.length} characters`,
+      "bytes added to the YAML": String(result.yaml.length - text.length),
+    };
+  }
+
+  async #up(port: number): Promise<Facts> {
+    const { clock, random } = this.#options;
+    this.#services = await startServices({
+      state: this.#state,
+      host: "127.0.0.1",
+      port,
+      domain: "sealpod.internal",
+      pid: process.pid,
+      clock,
+      random,
+      logger: this.#logger,
+    });
+    const { endpoints } = this.#services.up;
+    return {
+      attestation: `https://${endpoints.attestation}`,
+      "key vault": `https://${endpoints.vault}`,
+      identity: endpoints.authority,
+      "security processor": "EMULATED, keys in a file",
+    };
+  }
+
+  async #importKey(): Promise<Facts> {
+    const { up } = this.#running();
+    const fetch = laptopFetch(up);
+    const imported = await importKey(
+      { config: { name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") }, key: { kind: "bytes", bytes: this.#key } },
+      { fetch, token: async () => ownerToken(up, fetch), random: this.#options.random },
+    );
+    return { key: imported.keyText, "key URL": imported.kid, "release policy": imported.releasePolicy };
+  }
+
+  async #run(): Promise<Facts> {
+    const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+    const output = (name: string, _stream: "stdout" | "stderr", bytes: Uint8Array): void => {
+      this.#options.onProgress?.(`${name}: ${Buffer.from(bytes).toString("utf8").trimEnd()}`);
+    };
+    this.#pod = await startPod({ ...this.#podOptions(), manifest, directory: join(this.#state, "run", toHex(this.#options.random.bytes(6))), output });
+    const { plan } = this.#pod;
+    return {
+      pod: plan.name,
+      sandbox: plan.sandbox.id,
+      containers: plan.containers.map((container) => container.name).join(", "),
+      isolation: "none (processes in namespaces)",
+    };
+  }
+
+  async #fetchPage(): Promise<Facts> {
+    const pod = this.#pod;
+    if (pod === undefined) throw new DemoError("ERR_DEMO_STEP", "the pod does not run");
+    const port = await pod.sandbox.machine.forwardPort(0, 80);
+    const page = await untilServed(port, pod, PAGE_LIMIT);
+    if (page !== this.#page) throw new DemoError("ERR_DEMO_STEP", `the page is not the one that was encrypted: ${page.slice(0, 200)}`);
+    return { "served at": `http://127.0.0.1:${port}/`, page: visibleText(page) };
+  }
+
+  async #refusals(): Promise<void> {
+    const { clock, random } = this.#options;
+    const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+    const { up } = this.#running();
+    const directory = join(this.#state, "run");
+    await prepareAttacks(directory);
+    const world = { manifest, pod: this.#podOptions(), directory, up, fetch: laptopFetch(up), clock, random };
+    for (const attack of findAttacks([])) {
+      this.#options.signal?.throwIfAborted();
+      this.#options.onProgress?.(attack.title);
+      this.#report(await playAttack(attack, world, "myapplication.yaml"));
+    }
+  }
+
+  /** Copies what other tools can check. */
+  async keep(directory: string): Promise<void> {
+    const { up } = this.#running();
+    const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+    const keys = wrappingKeys();
+    const evidence = await collectEvidence(up, this.#guest, Uint8Array.from(Buffer.from(manifest.hostData, "hex")), keys);
+    const fetch = laptopFetch(up);
+    const token = String((await attest(up, fetch, evidence)).body["token"]);
+    const bearer = await ownerToken(up, fetch);
+    const kid = manifest.workload.template.spec.containers.flatMap((item) => item.env).find((item) => item.name === "SkrClientKID");
+    const name = kid?.value ?? "";
+    const released = await fetch(`https://${up.endpoints.vault}/keys/${name}/release?api-version=7.4`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${bearer}`, "content-type": "application/json" },
+      body: JSON.stringify({ target: token }),
+    });
+    const files: Readonly<Record<string, string | Uint8Array>> = {
+      "policy.rego": manifest.policy,
+      "report.bin": evidence.report,
+      "vcek-chain.pem": evidence.chain,
+      "uvm-endorsement.cose": evidence.endorsement,
+      "runtime-data.json": keys,
+      "token.jwt": token,
+      "token-claims.json": `${JSON.stringify(claimsOf(token), undefined, 2)}\n`,
+      "released.json": await released.text(),
+      "ca.pem": up.caCertificate,
+      "agent.mjs": await readFile(join(this.#options.files.bundles, "agent.mjs")),
+    };
+    for (const [file, content] of Object.entries(files)) await writeFile(join(directory, file), content);
+    await copyFile(this.#yaml, join(directory, "myapplication.yaml"));
+    await copyFile(join(this.#state, "encryptionKey"), join(directory, "encryptionKey"));
+    await cp(join(this.#state, "layers"), join(directory, "layers"), { recursive: true });
+    await cp(join(this.#state, "images"), join(directory, "images"), { recursive: true });
+  }
+
+  #podOptions(): AttackWorld["pod"] {
+    const { clock, random } = this.#options;
+    return {
+      images: this.#source(),
+      up: this.#running().up,
+      driver: new ProcessDriver({ logger: this.#logger }),
+      guest: this.#guest,
+      layerDirectory: join(this.#state, "layers"),
+      clock,
+      random,
+      logger: this.#logger,
+    };
+  }
+
+  #running(): RunningServices {
+    if (this.#services === undefined) throw new DemoError("ERR_DEMO_STEP", "the services do not run");
+    return this.#services;
+  }
+
+  #source(): ImageSource {
+    if (this.#images === undefined) throw new DemoError("ERR_DEMO_STEP", "the images are not built");
+    return this.#images;
+  }
+}
+
+async function readBundle(path: string): Promise<Uint8Array> {
+  return readFile(path).catch((cause: unknown) => {
+    throw new DemoError("ERR_DEMO_FILES", `${path} cannot be read: ${messageOf(cause)}`, { cause, hint: "Make the bundles: npm run bundle" });
+  });
+}
+
+/** The usual port, or a free one if that is taken. */
+async function pickPort(): Promise<number> {
+  return (await freePort(DEFAULT_PORT)) ?? (await freePort(0)) ?? DEFAULT_PORT;
+}
+
+async function freePort(port: number): Promise<number | undefined> {
+  return new Promise((done) => {
+    const server = createServer();
+    server.once("error", () => done(undefined));
+    server.listen(port, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => done(typeof address === "object" && address !== null ? address.port : undefined));
+    });
+  });
+}
+
+/** The page, once nginx serves it. A refused connection has no event that tells when to come again: this asks with growing pauses. */
+async function untilServed(port: number, pod: RunningPod, limit: number): Promise<string> {
+  const ended = Promise.race(pod.containers.map(async (item) => ({ name: item.name, status: await item.process.exited })));
+  const timeout = AbortSignal.timeout(limit);
+  for (let wait = 50; ; wait = Math.min(wait * 2, 1000)) {
+    const page = await get(port).catch(() => undefined);
+    if (page !== undefined) return page;
+    const pause = new Promise<undefined>((done) => setTimeout(done, wait, undefined));
+    const gone = await Promise.race([ended, pause]);
+    if (gone !== undefined) throw new DemoError("ERR_DEMO_STEP", `container ${gone.name} ended with exit code ${gone.status} before the page was served`);
+    if (timeout.aborted) throw new DemoError("ERR_DEMO_STEP", `no page within ${limit / 1000} s`);
+  }
+}
+
+async function get(port: number): Promise<string> {
+  return new Promise((done, fail) => {
+    const call = request({ host: "127.0.0.1", port, path: "/", agent: false, timeout: 5000 }, (response) => {
+      const chunks: Uint8Array[] = [];
+      response.on("data", (chunk: Uint8Array) => chunks.push(chunk));
+      response.on("error", fail);
+      response.on("end", () => (response.statusCode === 200 ? done(Buffer.concat(chunks).toString("utf8")) : fail(new Error(String(response.statusCode)))));
+    });
+    call.on("timeout", () => call.destroy(new Error("timeout")));
+    call.on("error", fail);
+    call.end();
+  });
+}
+
+/** The text of a page without its tags, in one line. */
+function visibleText(html: string): string {
+  return html
+    .replace(/<(style|script|title)[^>]*>[\s\S]*?<\/\1>/g, " ")
+    .replace(/<[^>]*>/g, " ")
+    .replace(/\s+/g, " ")
+    .trim();
+}

@@ -1,0 +1,10 @@
+export { call, ownerToken } from "./access.ts";
+export { ATTACKS, findAttacks, playAttack, prepareAttacks } from "./attacks.ts";
+export type { Attack, AttackWorld } from "./attacks.ts";
+export { DEFAULT_PORT, processGuest, runDemo } from "./demo.ts";
+export type { DemoFiles, DemoOptions } from "./demo.ts";
+export { DEMO_ERRORS, DemoError } from "./errors.ts";
+export type { DemoErrorCode } from "./errors.ts";
+export { formatResult, formatSummary, formatTime } from "./format.ts";
+export { EMULATED } from "./result.ts";
+export type { DemoResult, Facts, RefusalResult, Refuser, StepResult } from "./result.ts";

@@ -1,0 +1,21 @@
+import { describe, expect, it } from "vitest";
+import { bundle, BUNDLES, packagesOf } from "./bundle.ts";
+
+// What may be inside the TEE. A line that is added here is a line that every user has to trust.
+const CLOSURES: Readonly<Record<string, readonly string[]>> = {
+  agent: ["@bufbuild/protobuf", "guest/agent", "guest/tsm", "lib/core", "lib/pki", "lib/proto", "lib/rego", "lib/snp", "lib/ttrpc", "lib/verity", "re2js"],
+  skr: ["guest/skr", "guest/tsm", "jose", "lib/core", "lib/pki", "lib/snp"],
+  webapp: ["examples/key-release"],
+};
+
+describe("the bundles that run inside the guest", () => {
+  it.each(Object.entries(BUNDLES))("%s contains what is on its list and nothing else", async (name, entry) => {
+    const { metafile } = await bundle(entry);
+    expect(packagesOf(metafile)).toEqual(CLOSURES[name]);
+  });
+
+  it("are the same bytes each time", async () => {
+    const [first, second] = [await bundle(BUNDLES["agent"] ?? ""), await bundle(BUNDLES["agent"] ?? "")];
+    expect(Buffer.from(first.bytes).equals(Buffer.from(second.bytes))).toBe(true);
+  });
+});
