@@ -1,0 +1,233 @@
+import { existsSync, readFileSync } from "node:fs";
+import { asArray, asObject, encodeUtf8, parseJson, toHex } from "@sealpod/core";
+import { extendedKeyUsage } from "@sealpod/pki";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { ecKey, EKU, NOW, rsaKey, testSigner } from "./testdata/signer.ts";
+import {
+  type CborKey,
+  CborTag,
+  type CborValue,
+  CoseError,
+  encodeSign1,
+  encodeUvmEndorsement,
+  formatDidX509Eku,
+  HEADER,
+  type UvmTrust,
+  type VerifiedUvmEndorsement,
+  verifyUvmEndorsement,
+} from "./index.ts";
+
+const signer = testSigner(ecKey("secp384r1"));
+const issuer = formatDidX509Eku(signer.chain[2], EKU);
+const FEED = "ConfAKS-AMD-UVM";
+const MEASUREMENT = new Uint8Array(48).fill(0xab);
+const TRUST: UvmTrust = { issuer, feed: FEED, minimumSvn: 2, claim: "azure-signed-katacc-uvm" };
+const DAY = 86_400_000;
+
+const VALUES = {
+  issuer,
+  feed: FEED,
+  svn: 2,
+  launchMeasurement: MEASUREMENT,
+  signingTime: NOW - 100 * DAY,
+  chain: signer.chain,
+  key: signer.key,
+  algorithm: "ES384",
+} as const;
+
+/** The JSON form with headers and payload of the test's choice; a value of undefined leaves a header out. */
+function json(headers: Readonly<Record<string, CborValue | undefined>>, payload: string, x5chain: CborValue = signer.chain.map(({ der }) => der)): Uint8Array {
+  const all: Readonly<Record<string, CborValue | undefined>> = { iss: issuer, feed: FEED, ...headers };
+  const header = new Map<CborKey, CborValue>([
+    [HEADER.contentType, "application/json"],
+    [HEADER.x5chain, x5chain],
+  ]);
+  for (const [name, value] of Object.entries(all)) if (value !== undefined) header.set(name, value);
+  return encodeSign1({ algorithm: "ES384", key: signer.key, protectedHeader: header, payload: encodeUtf8(payload) });
+}
+
+function payload(values: object): string {
+  return JSON.stringify({ "x-ms-sevsnpvm-guestsvn": "2", "x-ms-sevsnpvm-launchmeasurement": toHex(MEASUREMENT), ...values });
+}
+
+/** The hash envelope form. */
+function envelope(
+  changes: {
+    readonly claims?: readonly (readonly [CborKey, CborValue])[];
+    readonly headers?: readonly (readonly [CborKey, CborValue])[];
+    readonly payload?: Uint8Array;
+  } = {},
+): Uint8Array {
+  const claims = new Map<CborKey, CborValue>([[1, issuer], [2, FEED], ["svn", 3], [6, Math.floor((NOW - 100 * DAY) / 1000)], ...(changes.claims ?? [])]);
+  const header = new Map<CborKey, CborValue>([
+    [HEADER.cwtClaims, claims],
+    [HEADER.x5chain, signer.chain.map(({ der }) => der)],
+    [HEADER.payloadHashAlgorithm, -43],
+    [HEADER.preimageContentType, "application/octet-stream"],
+    ...(changes.headers ?? []),
+  ]);
+  return encodeSign1({ algorithm: "ES384", key: signer.key, protectedHeader: header, payload: changes.payload ?? MEASUREMENT });
+}
+
+function verify(bytes: Uint8Array, trust: readonly UvmTrust[] = [TRUST]): VerifiedUvmEndorsement {
+  return verifyUvmEndorsement(bytes, trust);
+}
+
+describe("the JSON form", () => {
+  it.each(["ES256", "ES384", "ES512", "PS384"] as const)("verifies what was signed with %s, though the certificates have expired", (algorithm) => {
+    const key = { ES256: () => ecKey("prime256v1"), ES384: () => ecKey("secp384r1"), ES512: () => ecKey("secp521r1"), PS384: rsaKey }[algorithm]();
+    const own = testSigner(key);
+    const ownIssuer = formatDidX509Eku(own.chain[2], EKU);
+    expect(verify(encodeUvmEndorsement({ ...VALUES, issuer: ownIssuer, chain: own.chain, key, algorithm }), [{ ...TRUST, issuer: ownIssuer }])).toEqual({
+      kind: "verified-uvm-endorsement",
+      issuer: ownIssuer,
+      feed: FEED,
+      svn: 2,
+      launchMeasurement: MEASUREMENT,
+      claim: "azure-signed-katacc-uvm",
+      signingTime: NOW - 100 * DAY,
+    });
+  });
+
+  it("takes the version as text or number, alone or twice", () => {
+    for (const values of [{}, { "x-ms-sevsnpvm-guestsvn": 2 }, { "x-ms-sevsnpvm-guestsvn-int": 2 }]) expect(verify(json({}, payload(values))).svn).toBe(2);
+    expect(verify(json({ signingtime: undefined }, payload({}))).signingTime).toBeUndefined();
+  });
+
+  it.each<[string, string, () => Uint8Array, (readonly UvmTrust[])?]>([
+    ["an issuer that nobody trusts", "ERR_COSE_ISSUER", () => encodeUvmEndorsement(VALUES), []],
+    ["a feed that the issuer is not trusted for", "ERR_COSE_ISSUER", () => encodeUvmEndorsement(VALUES), [{ ...TRUST, feed: "ContainerPlat-AMD-UVM" }]],
+    ["an older version", "ERR_COSE_SVN", () => encodeUvmEndorsement({ ...VALUES, svn: 1 })],
+    [
+      "another payload type",
+      "ERR_COSE_STRUCTURE",
+      () => encodeSign1({ algorithm: "ES384", key: signer.key, protectedHeader: new Map([["iss", issuer]]), payload: MEASUREMENT }),
+    ],
+    ["no issuer", "ERR_COSE_STRUCTURE", () => json({ iss: undefined }, payload({}))],
+    ["a feed that is a number", "ERR_COSE_STRUCTURE", () => json({ feed: 1 }, payload({}))],
+    ["a signing time without tag", "ERR_COSE_STRUCTURE", () => json({ signingtime: 1 }, payload({}))],
+    ["a signing time in text", "ERR_COSE_STRUCTURE", () => json({ signingtime: new CborTag(1, "now") }, payload({}))],
+    ["no certificates", "ERR_COSE_STRUCTURE", () => json({}, payload({}), [])],
+    [
+      "too many certificates",
+      "ERR_COSE_STRUCTURE",
+      () =>
+        json(
+          {},
+          payload({}),
+          Array.from({ length: 7 }, () => signer.chain[0].der),
+        ),
+    ],
+    ["certificates that are text", "ERR_COSE_STRUCTURE", () => json({}, payload({}), ["x"])],
+    ["a certificate that is not one", "ERR_COSE_CERTIFICATE", () => json({}, payload({}), [MEASUREMENT])],
+    ["one certificate alone", "ERR_COSE_DID", () => json({}, payload({}), signer.chain[0].der)],
+    ["payload that is not JSON", "ERR_COSE_PAYLOAD", () => json({}, "hello")],
+    ["payload that is a list", "ERR_COSE_PAYLOAD", () => json({}, "[]")],
+    ["a name twice", "ERR_COSE_PAYLOAD", () => json({}, '{"x-ms-sevsnpvm-guestsvn":"2","x-ms-sevsnpvm-guestsvn":"3"}')],
+    ["no measurement", "ERR_COSE_PAYLOAD", () => json({}, '{"x-ms-sevsnpvm-guestsvn":"2"}')],
+    ["a short measurement", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-launchmeasurement": "ab" }))],
+    ["no version", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-guestsvn": undefined }))],
+    ["a version in hex", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-guestsvn": "0x10" }))],
+    ["a version with a leading zero", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-guestsvn": "02" }))],
+    ["a version above u32", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-guestsvn": 2 ** 32 }))],
+    ["a fraction", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-guestsvn": 2.5 }))],
+    ["two versions", "ERR_COSE_PAYLOAD", () => json({}, payload({ "x-ms-sevsnpvm-guestsvn-int": 3 }))],
+  ])("refuses %s", (_name, code, bytes, trust) => {
+    expect(() => verify(bytes(), trust)).toThrow(expect.objectContaining({ code }));
+  });
+
+  it("refuses a statement of somebody else under the trusted issuer's name and certificates", () => {
+    const bytes = encodeUvmEndorsement({ ...VALUES, key: ecKey("secp384r1") });
+    expect(() => verify(bytes)).toThrow(expect.objectContaining({ code: "ERR_COSE_SIGNATURE" }));
+  });
+
+  it("refuses a signer whom the same root certified for something else", () => {
+    const other = testSigner(signer.key, { extensions: [extendedKeyUsage("1.2.3")] });
+    const otherIssuer = formatDidX509Eku(other.chain[2], EKU);
+    expect(() => verify(encodeUvmEndorsement({ ...VALUES, issuer: otherIssuer, chain: other.chain }), [{ ...TRUST, issuer: otherIssuer }])).toThrow(
+      expect.objectContaining({ code: "ERR_COSE_DID" }),
+    );
+  });
+
+  it("does not sign what it would not read", () => {
+    expect(() => encodeUvmEndorsement({ ...VALUES, svn: -1 })).toThrow(expect.objectContaining({ code: "ERR_COSE_PAYLOAD" }));
+    expect(() => encodeUvmEndorsement({ ...VALUES, launchMeasurement: new Uint8Array(32) })).toThrow(expect.objectContaining({ code: "ERR_COSE_PAYLOAD" }));
+    expect(() => encodeUvmEndorsement({ ...VALUES, algorithm: "ES256" })).toThrow(expect.objectContaining({ code: "ERR_COSE_KEY" }));
+  });
+});
+
+describe("the hash envelope form", () => {
+  it("verifies", () => {
+    expect(verify(envelope())).toMatchObject({ svn: 3, launchMeasurement: MEASUREMENT, claim: TRUST.claim, signingTime: NOW - 100 * DAY });
+  });
+
+  it.each<[string, string, () => Uint8Array]>([
+    ["another hash", "ERR_COSE_STRUCTURE", () => envelope({ headers: [[HEADER.payloadHashAlgorithm, -16]] })],
+    ["another preimage", "ERR_COSE_STRUCTURE", () => envelope({ headers: [[HEADER.preimageContentType, "application/json"]] })],
+    ["two issuers", "ERR_COSE_STRUCTURE", () => envelope({ headers: [["iss", issuer]] })],
+    ["claims that are a list", "ERR_COSE_STRUCTURE", () => envelope({ headers: [[HEADER.cwtClaims, [1]]] })],
+    ["no time", "ERR_COSE_STRUCTURE", () => envelope({ claims: [[6, "now"]] })],
+    ["a time before the certificates", "ERR_COSE_CERTIFICATE", () => envelope({ claims: [[6, Math.floor((NOW - 500 * DAY) / 1000)]] })],
+    ["a time after the certificates", "ERR_COSE_CERTIFICATE", () => envelope({ claims: [[6, Math.floor(NOW / 1000)]] })],
+    ["another feed", "ERR_COSE_ISSUER", () => envelope({ claims: [[2, "x"]] })],
+    ["an older version", "ERR_COSE_SVN", () => envelope({ claims: [["svn", 1]] })],
+    ["a version that is a list", "ERR_COSE_PAYLOAD", () => envelope({ claims: [["svn", []]] })],
+    ["a short measurement", "ERR_COSE_PAYLOAD", () => envelope({ payload: MEASUREMENT.subarray(1) })],
+  ])("refuses %s", (_name, code, bytes) => {
+    expect(() => verify(bytes())).toThrow(expect.objectContaining({ code }));
+  });
+});
+
+describe("hostile bytes", () => {
+  it("let only errors of the package out, and nothing changed verifies", () => {
+    const bytes = encodeUvmEndorsement(VALUES);
+    fc.assert(
+      fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
+        const changed = Uint8Array.from(bytes);
+        changed[at] = (changed[at] ?? 0) ^ change;
+        expect(() => verify(changed)).toThrow(CoseError);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
+
+const VECTORS = "../shared/vectors/attestation";
+const present = existsSync(`${VECTORS}/manifest.json`);
+const manifest = present ? asObject(parseJson(readFileSync(`${VECTORS}/manifest.json`, "utf8"))) : undefined;
+const vectors = (asArray(manifest?.["uvm_endorsements"]) ?? []).map((item) => {
+  const value = (name: string): string => {
+    const found = asObject(item)?.[name];
+    return typeof found === "string" || typeof found === "number" ? String(found) : "";
+  };
+  return {
+    file: value("file"),
+    issuer: value("issuer"),
+    feed: value("feed"),
+    svn: value("guest_svn"),
+    measurement: value("launch_measurement"),
+    time: value("signing_time"),
+  };
+});
+
+describe.skipIf(!present)("genuine endorsements (skipped without ../shared/vectors/attestation)", () => {
+  it("are there", () => {
+    expect(vectors.length).toBeGreaterThan(3);
+  });
+
+  it.each(vectors)("$file verifies", ({ file, issuer, feed, svn, measurement, time }) => {
+    const bytes = new Uint8Array(readFileSync(`${VECTORS}/${file}`));
+    const trust = { issuer, feed, minimumSvn: Number(svn), claim: "azure-compliant-uvm" };
+    const verified = verify(bytes, [trust]);
+    expect([verified.svn, toHex(verified.launchMeasurement), verified.signingTime, verified.claim]).toEqual([
+      Number(svn),
+      measurement,
+      Number(time) * 1000,
+      "azure-compliant-uvm",
+    ]);
+    expect(() => verify(bytes, [{ ...trust, minimumSvn: Number(svn) + 1 }])).toThrow(expect.objectContaining({ code: "ERR_COSE_SVN" }));
+    // The issuer for AKS is another one: the same root, but a purpose that this leaf does not have.
+    expect(() => verify(bytes, [{ ...trust, issuer: issuer.replace(/\.2$/, ".5") }])).toThrow(expect.objectContaining({ code: "ERR_COSE_ISSUER" }));
+  });
+});
