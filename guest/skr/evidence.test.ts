@@ -1,0 +1,155 @@
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { encodeUtf8 } from "@sealpod/core";
+import { encodePem } from "@sealpod/pki";
+import { encodeThim } from "@sealpod/snp";
+import type { CertificateCache } from "./arguments.ts";
+import { collectEvidence, type Evidence } from "./evidence.ts";
+import type { HttpResponse } from "./http-client.ts";
+import { parseSecurityContext, type SecurityContext } from "./security-context.ts";
+import { amdChain, json, pem, report, TCB, World, type Chain } from "./testdata/world.ts";
+
+const CHIP = "ab".repeat(64);
+
+describe("certificates of a report", () => {
+  let made: World;
+  let other: Chain;
+  let world: World;
+  beforeAll(async () => {
+    made = await World.make();
+    other = await amdChain();
+  });
+  beforeEach(() => {
+    world = new World(made.chain, made.root, made.store);
+  });
+
+  const thim = (chain: Chain, tcbm: string): string =>
+    encodeThim({
+      vcekCert: encodePem("CERTIFICATE", chain.vcek.der),
+      tcbm,
+      certificateChain: pem(chain).slice(encodePem("CERTIFICATE", chain.vcek.der).length),
+      cacheControl: "86400",
+    });
+  const host = (chain: Chain, tcbm: string): SecurityContext =>
+    parseSecurityContext({ hostAmdCert: `${Buffer.from(thim(chain, tcbm)).toString("base64")}\n`, referenceInfo: undefined });
+  const collect = async (cache?: CertificateCache, securityContext?: SecurityContext): Promise<Evidence> =>
+    collectEvidence(world.ports({ certificateCache: cache, ...(securityContext === undefined ? {} : { securityContext }) }), encodeUtf8("data"));
+  const THIM: CertificateCache = { kind: "LocalTHIM", endpoint: "169.254.169.254/metadata/THIM/amd/certification" };
+
+  it("are the host's if they are for the reported TCB", async () => {
+    const evidence = await collect(undefined, host(other, TCB));
+    expect(evidence).toMatchObject({ certificates: pem(other), tcb: "db18000000000004" });
+    expect(world.requests).toEqual([]);
+  });
+
+  it.each(["0000000000000001", "1"])("are the table's if the host's are for TCB %s", async (tcbm) => {
+    expect((await collect(undefined, host(other, tcbm))).certificates).toBe(pem(world.chain));
+    expect(world.log.join("")).toContain("another TCB");
+  });
+
+  it("compares TCBs as numbers: leading zeros do not count", async () => {
+    const reportedTcb = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0);
+    world.makeReport = (data) => report(data, { reportedTcb });
+    const evidence = await collect(undefined, host(other, "0018000000000004"));
+    expect(evidence).toMatchObject({ certificates: pem(other), tcb: "0018000000000004" });
+  });
+
+  it("are the cache's if there is no table", async () => {
+    world.auxblob = new Uint8Array();
+    world.scripted.push(answer(thim(other, TCB)));
+    expect((await collect(THIM)).certificates).toBe(pem(other));
+    expect(world.requests).toMatchObject([{ method: "GET", url: `http://${THIM.endpoint}`, headers: { metadata: "true" } }]);
+  });
+
+  it.each<[string, () => Uint8Array]>([
+    ["broken", () => new Uint8Array(40).fill(1)],
+    ["zero", () => new Uint8Array(4096)],
+    ["short of certificates", () => new Uint8Array(24)],
+  ])("are the cache's if the table is %s", async (_what, auxblob) => {
+    world.auxblob = auxblob();
+    world.scripted.push(answer(thim(other, TCB)));
+    expect((await collect(THIM)).certificates).toBe(pem(other));
+  });
+
+  it("come from Azure's cache", async () => {
+    world.auxblob = new Uint8Array();
+    world.scripted.push(answer(pem(other)));
+    const cache = { kind: "AzCache", endpoint: "cache.test", teeType: "SevSnpVM", apiVersion: "api-version=2020-10-15-preview", clientId: "" } as const;
+    expect((await collect(cache)).certificates).toBe(pem(other));
+    world.scripted.push(answer(pem(other)), answer(pem(other)));
+    await collect({ ...cache, clientId: "clientId=me" });
+    await collect({ ...cache, clientId: "me" });
+    const url = `https://cache.test/SevSnpVM/certificates/${CHIP}/db18000000000004?api-version=2020-10-15-preview`;
+    expect(world.requests.map((request) => request.url)).toEqual([url, `${url}&clientId=me`, `${url}&clientId=me`]);
+  });
+
+  it("come from AMD", async () => {
+    world.auxblob = new Uint8Array();
+    const authorities = pem(other).slice(encodePem("CERTIFICATE", other.vcek.der).length);
+    world.scripted.push({ status: 200, body: other.vcek.der }, answer(authorities));
+    expect((await collect({ kind: "AMD", endpoint: "kdsintf.amd.com" })).certificates).toBe(pem(other));
+    expect(world.requests.map((request) => request.url)).toEqual([
+      `https://kdsintf.amd.com/vcek/v1/Milan/${CHIP}?blSPL=4&teeSPL=0&snpSPL=24&ucodeSPL=219`,
+      "https://kdsintf.amd.com/vcek/v1/Milan/cert_chain",
+    ]);
+  });
+
+  it("cannot come from AMD for a processor that nobody knows", async () => {
+    world.auxblob = new Uint8Array();
+    world.makeReport = (data) => report(data, { processor: { family: 0x17, model: 1, stepping: 1 } });
+    await expect(collect({ kind: "AMD", endpoint: "kdsintf.amd.com" })).rejects.toMatchObject({ code: "ERR_SKR_CERTIFICATES" });
+  });
+
+  it("may be newer than the report: one more report settles it", async () => {
+    world.auxblob = new Uint8Array();
+    let reports = 0;
+    const updated = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdc);
+    world.makeReport = (data) => report(data, reports++ === 0 ? {} : { reportedTcb: updated, currentTcb: updated, committedTcb: updated, launchTcb: updated });
+    world.scripted.push(answer(thim(other, "DC18000000000004")));
+    expect(await collect(THIM)).toMatchObject({ tcb: "dc18000000000004" });
+    expect(reports).toBe(2);
+  });
+
+  it("are refused if they stay for another TCB", async () => {
+    world.auxblob = new Uint8Array();
+    world.scripted.push(answer(thim(other, "DC18000000000004")));
+    await expect(collect(THIM)).rejects.toMatchObject({
+      code: "ERR_SKR_CERTIFICATES",
+      message: `SNP reported TCB value: ${TCB} doesn't match certificate TCB value: DC18000000000004`,
+    });
+  });
+
+  it("are missed aloud when no cache is configured", async () => {
+    world.auxblob = new Uint8Array();
+    await expect(collect()).rejects.toMatchObject({ code: "ERR_SKR_CERTIFICATES", hint: expect.stringContaining("certcache") });
+  });
+
+  it.each<[string, HttpResponse]>([
+    ["404", { status: 404, body: new Uint8Array() }],
+    ["no JSON", answer("<html>")],
+    ["no certificate", json(200, { vcekCert: "x", tcbm: TCB, certificateChain: "y", cacheControl: "1" })],
+    ["a TCB that is no number", json(200, { vcekCert: "x", tcbm: "0xDB", certificateChain: "y", cacheControl: "1" })],
+    ["no UTF-8", { status: 200, body: Uint8Array.of(0xff) }],
+  ])("are refused when the cache answers with %s", async (_what, response) => {
+    world.auxblob = new Uint8Array();
+    world.scripted.push(response);
+    await expect(collect(THIM)).rejects.toMatchObject({ code: "ERR_SKR_CERTIFICATES" });
+  });
+});
+
+describe("the security context", () => {
+  it("may be empty", () => {
+    expect(parseSecurityContext({ referenceInfo: undefined, hostAmdCert: " \n" })).toEqual({ uvmEndorsement: undefined, hostCertificates: undefined });
+  });
+
+  it.each([
+    { referenceInfo: "not base64!", hostAmdCert: undefined },
+    { referenceInfo: undefined, hostAmdCert: "AAAA" },
+    { referenceInfo: undefined, hostAmdCert: Buffer.from('{"vcekCert":"x","tcbm":"zz","certificateChain":"","cacheControl":""}').toString("base64") },
+  ])("must be right where it is there: %j", (texts) => {
+    expect(() => parseSecurityContext(texts)).toThrow(expect.objectContaining({ code: "ERR_SKR_CONFIGURATION" }));
+  });
+});
+
+function answer(text: string): HttpResponse {
+  return { status: 200, body: encodeUtf8(text) };
+}

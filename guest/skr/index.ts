@@ -1,0 +1,11 @@
+export * from "./access-token.ts";
+export * from "./app.ts";
+export * from "./arguments.ts";
+export * from "./authorities.ts";
+export * from "./errors.ts";
+export * from "./evidence.ts";
+export * from "./http-client.ts";
+export * from "./https-client.ts";
+export * from "./listener.ts";
+export * from "./security-context.ts";
+export type { ReleasePorts } from "./key-release.ts";

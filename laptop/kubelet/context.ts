@@ -1,0 +1,107 @@
+import type { Clock, Random } from "@sealpod/core";
+import type { RuntimeSpec, RuntimeUser } from "./runtime-spec.ts";
+
+/** What containerd reads from an image's configuration. `ImageConfig` of `@sealpod/oci` fits. */
+export interface ImageSettings {
+  /** `user`, `user:group`, `uid`, `uid:gid` or empty. */
+  readonly user: string;
+  readonly env: readonly string[];
+  readonly entrypoint: readonly string[];
+  readonly cmd: readonly string[];
+  readonly workingDir: string;
+}
+
+/** An image of the pod. */
+export interface PodImage {
+  readonly config: ImageSettings;
+  /** The user that the names in `config.user` stand for in the image's own passwd and group files; needed only for names. */
+  readonly user?: RuntimeUser;
+}
+
+/** What the workload-identity webhook injects (specs/attestation.md 8.3, layout of v1.5.1 and before). */
+export interface WorkloadIdentity {
+  readonly clientId: string;
+  readonly tenantId: string;
+  /** `AZURE_AUTHORITY_HOST`, with the slash at its end. */
+  readonly authorityHost: string;
+  /** Projected service-account token with audience `api://AzureADTokenExchange`. */
+  readonly token: string;
+}
+
+/** A Service whose address kubelet puts in every container's environment. */
+export interface ServiceAddress {
+  readonly name: string;
+  readonly host: string;
+  readonly ports: readonly { readonly name?: string; readonly port: number; readonly protocol?: "TCP" }[];
+}
+
+/** Everything about the node, the cluster and this one start of the pod that the template does not say. */
+export interface PodContext {
+  readonly name: string;
+  readonly namespace: string;
+  /** UUID of the pod object. */
+  readonly uid: string;
+  readonly nodeName: string;
+  readonly hostIp: string;
+  readonly podIp: string;
+  /** Memory of the node in bytes: the OOM score of burstable containers depends on it. */
+  readonly nodeMemory: number;
+  /** `kube-root-ca.crt` and the token that the API server would accept. */
+  readonly serviceAccount: { readonly token: string; readonly caCertificate: string };
+  /** Set if the cluster runs the webhook; it acts on pods with the label `azure.workload.identity/use: "true"`. */
+  readonly workloadIdentity?: WorkloadIdentity;
+  readonly services?: readonly ServiceAddress[];
+  /** Names that resolve in the pod although no DNS server knows them. */
+  readonly hosts: readonly { readonly ip: string; readonly names: readonly string[] }[];
+  /** Text of /etc/resolv.conf. */
+  readonly resolvConf: string;
+  /** Absolute path; what kubelet and containerd keep for the pod goes below it. */
+  readonly runDirectory: string;
+  readonly pauseImage: { readonly reference: string; readonly config: ImageSettings };
+  /** By the reference in the manifest. */
+  readonly images: ReadonlyMap<string, PodImage>;
+  /** ConfigMaps and Secrets of the namespace: name → key → value. */
+  readonly configMaps?: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
+  readonly secrets?: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
+  /**
+   * Process that stands for the sandbox in the paths of the namespaces that containers join. The shim clears these paths:
+   * inside the guest the agent makes the namespaces.
+   */
+  readonly sandboxPid: number;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** A file to make on the host before the shim is called. Paths are absolute and lie below the run directory. */
+export type HostFile =
+  | { readonly kind: "directory"; readonly path: string; readonly mode: number }
+  | { readonly kind: "file"; readonly path: string; readonly mode: number; readonly content: Uint8Array }
+  | { readonly kind: "symlink"; readonly path: string; readonly target: string };
+
+/** One container as the shim is asked to create it. */
+export interface PlannedContainer {
+  /** 64 lower-case hex digits. */
+  readonly id: string;
+  /** Name in the manifest; `POD` for the sandbox, as in kubelet's own records. */
+  readonly name: string;
+  /** Image reference as in the manifest. */
+  readonly image: string;
+  /** Bundle directory that containerd would use; the `aks` policy derives the container id from it. */
+  readonly bundle: string;
+  readonly spec: RuntimeSpec;
+}
+
+/** What kubelet and containerd hand to the shim for one pod. */
+export interface PodPlan {
+  readonly name: string;
+  readonly namespace: string;
+  readonly uid: string;
+  readonly hostname: string;
+  /** Annotations of the pod object, the policy among them. */
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly sandbox: PlannedContainer;
+  readonly initContainers: readonly PlannedContainer[];
+  readonly containers: readonly PlannedContainer[];
+  /** In an order in which they can be made. */
+  readonly files: readonly HostFile[];
+}

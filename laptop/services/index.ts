@@ -1,0 +1,6 @@
+export { SERVICES_ERRORS, ServicesError, type ServicesErrorCode } from "./errors.ts";
+export { laptopFetch, type LaptopFetch, type Route } from "./fetch.ts";
+export { openLaptopAuthority } from "./laptop-authority.ts";
+export { requestServiceAccountToken, type TokenRequest } from "./kube.ts";
+export { startServices, type RunningServices, type ServicesOptions } from "./start.ts";
+export { readUp, upFile, type Endpoints, type Sockets, type Up } from "./up.ts";

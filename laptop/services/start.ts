@@ -1,0 +1,244 @@
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { isIP } from "node:net";
+import { resolve } from "node:path";
+import { attestationApp, openAttestationStore } from "@sealpod/attestation";
+import { isSealpodError, messageOf, sha256, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
+import { identityApp, openIdentityStore, tenantIssuer, type IdentityStore } from "@sealpod/identity";
+import { lockFile, writeFileAtomic } from "@sealpod/io";
+import { keyvaultApp, openKeyStore, type KeyStore } from "@sealpod/keyvault";
+import { EMULATED_NOTICE, SecurityProcessor, servePsp } from "@sealpod/psp";
+import { AMD_ROOTS } from "@sealpod/snp";
+import { Authority, chainPem, type ServerName } from "./authority.ts";
+import { ServicesError } from "./errors.ts";
+import { laptopFetch } from "./fetch.ts";
+import { kubeApp, serveUnix } from "./kube.ts";
+import { Listener } from "./listener.ts";
+import { openSeed, seedServices } from "./seed.ts";
+import { upFile, writeUp, type Up } from "./up.ts";
+
+/** The one vault. The document's key lies in a managed HSM, whose keys are all HSM keys. */
+const VAULT = { name: "demo", kind: "managedhsm" } as const;
+
+/** What attested compliance means on a laptop: the emulator launched what it says. */
+const COMPLIANCE = "sealpod-compliant-uvm";
+
+/** Resources that pods and people ask access tokens for; the genuine sidecar knows no others. */
+const RESOURCES: readonly string[] = ["https://vault.azure.net", "https://managedhsm.azure.net"];
+
+const MASTER_KEY_LENGTH = 32;
+
+const DOMAIN = /^(?=.{1,200}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$/;
+
+/** Options of {@link startServices}. */
+export interface ServicesOptions {
+  /** Directory that keeps everything between starts; what is made in it is for its owner alone. */
+  readonly state: string;
+  /** Loopback address to listen on. */
+  readonly host: string;
+  /** 0 takes a free one, for tests: the issuers' names contain it. */
+  readonly port: number;
+  /** Parent of the services' host names, e.g. `sealpod.internal`. */
+  readonly domain: string;
+  /** Process that serves, for `up.json`. */
+  readonly pid: number;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** `x-ms-compliance-status` for a guest whose measurement the laptop's own UVM key has endorsed. Default {@link COMPLIANCE}. */
+  readonly compliance?: string;
+}
+
+/** The services while they run. */
+export interface RunningServices extends AsyncDisposable {
+  readonly up: Up;
+  /** Keys, grants and the audit of releases. */
+  readonly keys: KeyStore;
+  readonly identities: IdentityStore;
+  /** Ends all connections and guests, closes the databases, removes `up.json`. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts the emulated security processor (NO hardware protection) and the verifier's services on loopback. `up.json` is
+ * written last: who finds it finds everything listening.
+ * @throws {ServicesError} ERR_SERVICES_RUNNING with the other process's id, ERR_SERVICES_PORT, ERR_SERVICES_STATE, ERR_SERVICES_ARGUMENT
+ */
+export async function startServices(options: ServicesOptions): Promise<RunningServices> {
+  checkOptions(options);
+  // What has started is ended in reverse order, on stop as on any failure before.
+  await using stack = new AsyncDisposableStack();
+  const started = await start({ ...options, state: resolve(options.state) }, stack);
+  const owned = stack.move();
+  let stopping: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    stopping ??= owned.disposeAsync();
+    return stopping;
+  };
+  return { ...started, stop, [Symbol.asyncDispose]: stop };
+}
+
+async function start(options: ServicesOptions, stack: AsyncDisposableStack): Promise<Omit<RunningServices, "stop" | typeof Symbol.asyncDispose>> {
+  const { state, host, domain, clock, random, logger } = options;
+  for (const directory of [state, `${state}/ca`, `${state}/services`]) await mkdir(directory, { recursive: true, mode: 0o700 });
+  stack.use(await lock(state));
+  // A file that an ended process left behind would send clients to whoever has its port now.
+  for (const stale of [upFile(state), `${state}/kube.sock`]) await rm(stale, { force: true });
+
+  const authority = await Authority.open(`${state}/ca`, clock, random);
+  const names = serverNames(domain);
+  const hosts = [];
+  for (const server of Object.values(names)) hosts.push({ name: server.name, credential: await authority.server(server) });
+  const listener = await Listener.listen(host, options.port, hosts, logger);
+  stack.defer(() => listener.close());
+  const { port } = listener;
+  const url = (name: string): string => `https://${name}:${port}`;
+  const attestation = names.attestation.name;
+  const login = names.login.name;
+  const issuer = `${url(login)}/oidc/laptop/`;
+
+  const databases = { masterKey: await openMasterKey(state, random), clock, random };
+  const identities = stack.adopt(await openIdentityStore({ file: `${state}/services/identity.sqlite`, ...databases }), closeStore);
+  const keys = stack.adopt(openKeyStore({ file: `${state}/services/keyvault.sqlite`, ...databases }), closeStore);
+  const attestations = stack.adopt(await openAttestationStore({ file: `${state}/services/attestation.sqlite`, ...databases }), closeStore);
+
+  const processor = await SecurityProcessor.open(`${state}/psp`, { clock, random });
+  stack.use(await servePsp({ processor, socketPath: `${state}/psp.sock`, guestInfoBase: `${state}/guests`, logger }));
+
+  const seed = await openSeed(`${state}/services/seed.json`, newUuid, random);
+  const cluster = { issuer, store: identities, clock, random };
+  const kube = kubeApp(cluster, (namespace, name) => accountUid(seed.tenantId, namespace, name));
+  stack.use(await serveUnix(`${state}/kube.sock`, kube));
+
+  const route = { domain, host, caCertificate: chainPem([authority.root]) };
+  // Every root is named here on purpose: this laptop's verifier takes its own emulator's word, and each token says so.
+  const roots = [processor.trustRoot, ...AMD_ROOTS];
+  const evidenceRoots = [...new Set(roots.map((root) => root.name))];
+  const attestationService = attestationApp({
+    issuer: url(attestation),
+    store: attestations,
+    roots,
+    uvmTrust: [{ ...processor.uvmTrust, claim: options.compliance ?? COMPLIANCE }],
+    clock,
+    random,
+    logger,
+  });
+  listener.handle(attestation, (request) => attestationService.fetch(request));
+  const identityService = identityApp({
+    authority: url(login),
+    tenants: [seed.tenantId],
+    resources: [...RESOURCES, `https://vault.${domain}`],
+    clusterIssuer: issuer,
+    store: identities,
+    clock,
+    random,
+    logger,
+  });
+  listener.handle(login, (request) => identityService.fetch(request));
+  const vaultCredential = hosts.find((entry) => entry.name === names.vault.name)?.credential;
+  if (vaultCredential === undefined) throw new ServicesError("ERR_SERVICES_STATE", "the vault has no certificate");
+  const keyvaultService = keyvaultApp({
+    store: keys,
+    domain: `vault.${domain}`,
+    vaults: [VAULT],
+    issuers: [{ issuer: tenantIssuer(url(login), seed.tenantId), tenantId: seed.tenantId, authorization: `${url(login)}/${seed.tenantId}` }],
+    resource: `https://vault.${domain}`,
+    audiences: RESOURCES,
+    signer: { privateKey: vaultCredential.key, chain: vaultCredential.chain.map((certificate) => certificate.der) },
+    evidenceRoots,
+    fetch: laptopFetch(route),
+    clock,
+    random,
+    logger,
+  });
+  listener.handle(names.vault.name, (request) => keyvaultService.fetch(request));
+
+  const seeded = await seedServices(seed, { identities, keys, vault: VAULT.name, issuer, logger });
+  const up: Up = {
+    version: 1,
+    pid: options.pid,
+    startedAt: clock.now(),
+    state,
+    port,
+    ...route,
+    endpoints: { attestation: `${attestation}:${port}`, vault: `${VAULT.name}.vault.${domain}:${port}`, authority: url(login), issuer },
+    sockets: { psp: `${state}/psp.sock`, kube: `${state}/kube.sock` },
+    tenantId: seed.tenantId,
+    ...seeded,
+  };
+  await writeUp(up);
+  stack.defer(() => rm(upFile(state), { force: true }));
+  logger.log("warn", `services are up; the security processor is ${EMULATED_NOTICE}`, { ...up.endpoints, state });
+  return { up, keys, identities };
+}
+
+function serverNames(domain: string): { readonly attestation: ServerName; readonly login: ServerName; readonly vault: ServerName } {
+  return {
+    attestation: { file: "attest", name: `attest.${domain}`, key: "p256" },
+    login: { file: "login", name: `login.${domain}`, key: "p256" },
+    vault: { file: "vault", name: `*.vault.${domain}`, key: "rsa-2048" },
+  };
+}
+
+function checkOptions({ host, port, domain }: ServicesOptions): void {
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ServicesError("ERR_SERVICES_ARGUMENT", `port ${port} is not 0 to 65535`);
+  if (!DOMAIN.test(domain)) {
+    throw new ServicesError("ERR_SERVICES_ARGUMENT", `domain ${JSON.stringify(domain.slice(0, 100))} is not a lower-case DNS name of two labels or more`);
+  }
+  // Anyone who reaches the listener can try the owner's secret, and evidence of an emulator is worth nothing elsewhere.
+  if (!(isIP(host) === 4 && host.startsWith("127.")) && host !== "::1") {
+    throw new ServicesError("ERR_SERVICES_ARGUMENT", `host ${JSON.stringify(host.slice(0, 100))} is not a loopback address`, { hint: "Use 127.0.0.1." });
+  }
+}
+
+async function lock(state: string): Promise<AsyncDisposable> {
+  try {
+    return await lockFile(`${state}/up.lock`);
+  } catch (cause) {
+    if (!isSealpodError(cause) || cause.code !== "ERR_IO_LOCKED") throw new ServicesError("ERR_SERVICES_STATE", messageOf(cause), { cause });
+    const { pid } = cause.details;
+    throw new ServicesError("ERR_SERVICES_RUNNING", `the services already run on ${state}${pid === undefined ? "" : ` (process ${String(pid)})`}`, {
+      cause,
+      details: { pid },
+      hint: pid === undefined ? (cause.hint ?? "") : `Use them as they are, stop them with "kill ${String(pid)}", or take another directory with --state.`,
+    });
+  }
+}
+
+/** The key that seals all other keys. It is made once, and never when there are databases that another one has sealed. */
+async function openMasterKey(state: string, random: Random): Promise<Uint8Array> {
+  const file = `${state}/services/master.key`;
+  try {
+    const key = new Uint8Array(await readFile(file));
+    if (key.length !== MASTER_KEY_LENGTH) throw new ServicesError("ERR_SERVICES_STATE", `${file} has ${key.length} bytes, expected ${MASTER_KEY_LENGTH}`);
+    return key;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+  }
+  if ((await readdir(`${state}/services`)).some((name) => name.endsWith(".sqlite"))) {
+    throw new ServicesError("ERR_SERVICES_STATE", `${file} is missing, and there are databases that it sealed`, {
+      hint: "Put the file back, or start with an empty state directory: the keys in this one cannot be opened without it.",
+    });
+  }
+  const key = random.bytes(MASTER_KEY_LENGTH);
+  await writeFileAtomic(file, key, 0o600);
+  return key;
+}
+
+function closeStore(store: { close(): void }): void {
+  store.close();
+}
+
+/** The service accounts of the embedded cluster are not objects; their uid is made of their name, and so stays. */
+function accountUid(tenantId: string, namespace: string, name: string): string {
+  const hex = toHex(sha256(new TextEncoder().encode(`${tenantId}/${namespace}/${name}`)));
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+}
+
+/** A version 4 UUID (RFC 9562 section 5.4). */
+function newUuid(random: Random): string {
+  const bytes = Uint8Array.from(random.bytes(16));
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  const hex = toHex(bytes);
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
