@@ -1,8 +1,8 @@
-import { defineConfig } from "vitest/config";
+import { defineConfig, type ViteUserConfig } from "vitest/config";
 
 // Unit tests share one process (isolate: false is twelve times faster here), so they leave no state behind.
 // Tests named *.e2e.ts start processes, namespaces and servers: one file at a time, each in its own worker.
-export default defineConfig({
+const config: ViteUserConfig = defineConfig({
   test: {
     reporters: [process.env["SEALPOD_VERBOSE"] === undefined ? "dot" : "default", "./tools/closing-line.ts"],
     projects: [
@@ -26,3 +26,4 @@ export default defineConfig({
     ],
   },
 });
+export default config;

@@ -42,6 +42,7 @@ function build(context: CliContext, outcome: { exit: number }): Command {
     .exitOverride()
     .configureOutput({ writeOut: (text) => context.stdout.write(text), writeErr: (text) => context.stderr.write(text) })
     .showSuggestionAfterError()
+    .showHelpAfterError("(sealpod --help lists the commands)")
     .addHelpText("after", "\nFirst time here: sealpod demo\nExit codes: 0 ok, 1 failed, 2 usage, 3 refused by policy. Every verb has --help with examples.");
 
   /** Declares a verb whose module is loaded only when it is called. */

@@ -358,7 +358,7 @@ function first(prepared: PreparedPod): PlannedContainer {
   return firstOf(prepared.plan.containers);
 }
 
-function first2<T>(list: readonly T[]): T {
+function firstOf<T>(list: readonly T[]): T {
   const [item] = list;
   if (item === undefined) throw new DemoError("ERR_DEMO_STEP", "the pod has no container");
   return item;

@@ -9,7 +9,7 @@ import { buildImages, encryptPage } from "@sealpod/images";
 import { importKey } from "@sealpod/importkey";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
 import { openLayout, type ImageSource } from "@sealpod/oci";
-import { parsePodManifest, startPod, type RunningPod } from "@sealpod/pod";
+import { OutputLog, parsePodManifest, startPod, type RunningPod } from "@sealpod/pod";
 import { laptopFetch, openLaptopAuthority, startServices, type RunningServices } from "@sealpod/services";
 import { ProcessDriver, type ProcessGuest } from "@sealpod/vmm";
 import { ownerToken } from "./access.ts";
@@ -109,6 +109,7 @@ class Walk {
   #pod: RunningPod | undefined;
   #images: ImageSource | undefined;
   #page = "";
+  readonly #log = new OutputLog();
 
   constructor(options: DemoOptions, state: string, report: (result: StepResult | RefusalResult) => void) {
     this.#options = options;
@@ -233,7 +234,7 @@ class Walk {
     const fetch = laptopFetch(up);
     const imported = await importKey(
       { config: { name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") }, key: { kind: "bytes", bytes: this.#key } },
-      { fetch, token: async () => ownerToken(up, fetch), random: this.#options.random },
+      { fetch: async (url, request) => fetch(url, request), token: async () => ownerToken(up, fetch), random: this.#options.random },
     );
     return { key: imported.keyText, "key URL": imported.kid, "release policy": imported.releasePolicy };
   }
@@ -241,6 +242,7 @@ class Walk {
   async #run(): Promise<Facts> {
     const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
     const output = (name: string, _stream: "stdout" | "stderr", bytes: Uint8Array): void => {
+      this.#log.append(name, bytes);
       this.#options.onProgress?.(`${name}: ${Buffer.from(bytes).toString("utf8").trimEnd()}`);
     };
     this.#pod = await startPod({ ...this.#podOptions(), manifest, directory: join(this.#state, "run", toHex(this.#options.random.bytes(6))), output });
@@ -257,7 +259,7 @@ class Walk {
     const pod = this.#pod;
     if (pod === undefined) throw new DemoError("ERR_DEMO_STEP", "the pod does not run");
     const port = await pod.sandbox.machine.forwardPort(0, 80);
-    const page = await untilServed(port, pod, PAGE_LIMIT);
+    const page = await untilServed(port, pod, PAGE_LIMIT, this.#log);
     if (page !== this.#page) throw new DemoError("ERR_DEMO_STEP", `the page is not the one that was encrypted: ${page.slice(0, 200)}`);
     return { "served at": `http://127.0.0.1:${port}/`, page: visibleText(page) };
   }
@@ -359,7 +361,7 @@ async function freePort(port: number): Promise<number | undefined> {
 }
 
 /** The page, once nginx serves it. A refused connection has no event that tells when to come again: this asks with growing pauses. */
-async function untilServed(port: number, pod: RunningPod, limit: number): Promise<string> {
+async function untilServed(port: number, pod: RunningPod, limit: number, log: OutputLog): Promise<string> {
   const ended = Promise.race(pod.containers.map(async (item) => ({ name: item.name, status: await item.process.exited })));
   const timeout = AbortSignal.timeout(limit);
   for (let wait = 50; ; wait = Math.min(wait * 2, 1000)) {
@@ -367,7 +369,10 @@ async function untilServed(port: number, pod: RunningPod, limit: number): Promis
     if (page !== undefined) return page;
     const pause = new Promise<undefined>((done) => setTimeout(done, wait, undefined));
     const gone = await Promise.race([ended, pause]);
-    if (gone !== undefined) throw new DemoError("ERR_DEMO_STEP", `container ${gone.name} ended with exit code ${gone.status} before the page was served`);
+    if (gone !== undefined) {
+      const words = Buffer.from(log.read(gone.name)).toString("utf8").trimEnd().slice(-2000);
+      throw new DemoError("ERR_DEMO_STEP", `container ${gone.name} ended with exit code ${gone.status} before the page was served; it wrote:\n${words}`);
+    }
     if (timeout.aborted) throw new DemoError("ERR_DEMO_STEP", `no page within ${limit / 1000} s`);
   }
 }

@@ -10,8 +10,26 @@ interface Field {
   readonly name: string;
 }
 
+/** Names of the header's fields. */
+type FieldName =
+  | "name"
+  | "mode"
+  | "uid"
+  | "gid"
+  | "size"
+  | "mtime"
+  | "checksum"
+  | "typeflag"
+  | "linkName"
+  | "magic"
+  | "userName"
+  | "groupName"
+  | "major"
+  | "minor"
+  | "prefix";
+
 /** Fields of the header; `prefix` exists in the ustar format only, the GNU format keeps other things there. */
-export const FIELD = {
+export const FIELD: Readonly<Record<FieldName, Field>> = {
   name: { at: 0, length: 100, name: "name" },
   mode: { at: 100, length: 8, name: "mode" },
   uid: { at: 108, length: 8, name: "uid" },
@@ -27,7 +45,7 @@ export const FIELD = {
   major: { at: 329, length: 8, name: "devmajor" },
   minor: { at: 337, length: 8, name: "devminor" },
   prefix: { at: 345, length: 155, name: "prefix" },
-} as const satisfies Record<string, Field>;
+};
 
 /** Format of one header, told by its magic and version. */
 export type TarFormat = "v7" | "ustar" | "gnu";

@@ -1,0 +1,147 @@
+import { createPublicKey, createVerify } from "node:crypto";
+import { mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { fromHex, sha256, toHex } from "@sealpod/core";
+import { fileSource, run, systemClock, systemRandom } from "@sealpod/io";
+import { parsePodManifest } from "@sealpod/pod";
+import { parseReport } from "@sealpod/snp";
+import { openLayer } from "@sealpod/verity";
+import { ATTACKS, findAttacks } from "./attacks.ts";
+import { runDemo } from "./demo.ts";
+import type { DemoResult } from "./result.ts";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+
+// The demo once, with everything kept; then what it says and what it left behind are checked, with other tools where there are any.
+describe("the demo", () => {
+  let kept = "";
+  let demo: DemoResult;
+
+  beforeAll(async () => {
+    kept = await mkdtemp(join(tmpdir(), "sealpod-kept-"));
+    demo = await runDemo({
+      files: { example: join(ROOT, "examples/key-release"), bundles: join(ROOT, "build") },
+      node: process.execPath,
+      keep: kept,
+      clock: systemClock,
+      random: systemRandom,
+    });
+  });
+
+  afterAll(async () => {
+    await rm(kept, { recursive: true, force: true });
+  });
+
+  const file = (name: string): string => join(kept, name);
+  const text = async (name: string): Promise<string> => readFile(file(name), "utf8");
+
+  it("does every step, and says that it is emulated", () => {
+    expect(demo.steps.filter((step) => !step.ok)).toEqual([]);
+    expect(demo.steps.map((step) => step.name)).toEqual(["example-images", "genpolicy", "up", "importkey", "run", "page"]);
+    expect(demo.emulated.join(" ")).toContain("emulator");
+    expect(demo.steps.at(-1)?.facts["page"]).not.toBe("");
+  });
+
+  // Done when, second line: each of these changes is refused by the party that has to, for the reason that it has to.
+  it.each([
+    ["a layer byte", "flipped-layer-byte", /data block 0 does not match/],
+    ["another layer", "other-layer", /root-hash/],
+    ["an env value", "other-env", /env "NODE_OPTIONS=/],
+    ["a command argument", "other-command", /process\.Args.*--debug/],
+    ["exec", "exec", /exec of \["\/bin\/sh"/],
+    ["the policy text", "changed-policy", /HOST_DATA of this machine is/],
+    ["HOST_DATA", "other-host-data", /HOST_DATA of this machine is/],
+    ["the policy text and HOST_DATA together", "changed-policy-key", /refused \(403\)/],
+    ["REPORT_DATA", "other-report-data", /runtimeData does not match the report/],
+    ["a bit of the report", "flipped-report-bit", /signature does not verify/],
+    ["the signing key", "forged-token", /^403 /],
+    ["the release policy's claim", "other-claim", /^403 /],
+  ])("refuses a change of %s (%s)", (_what, name, reason) => {
+    const refusal = demo.refusals.find((item) => item.name === name);
+    expect(refusal).toMatchObject({ ok: true });
+    expect(refusal?.reason).toMatch(reason);
+    expect(refusal?.refuser).toBe(findAttacks([name])[0]?.refuser);
+  });
+
+  it("plays every attack that there is, and calls itself done only then", () => {
+    expect(demo.refusals.map((item) => item.name)).toEqual(ATTACKS.map((attack) => attack.name));
+    expect(demo.ok).toBe(true);
+  });
+
+  it("writes the annotation and nothing else into the YAML", async () => {
+    const before = (await readFile(join(ROOT, "examples/key-release/myapplication.yaml"), "utf8")).split("\n");
+    const after = (await text("myapplication.yaml")).replaceAll(/sealpod\.internal:\d+/g, "sealpod.internal:8443").split("\n");
+    const added = after.filter((line) => !before.includes(line));
+    expect(added).toHaveLength(1);
+    expect(added[0]).toMatch(/^\s+io\.katacontainers\.config\.agent\.policy: /);
+    expect(after.filter((line) => line !== added[0])).toEqual(before);
+  });
+
+  it("leaves a report whose HOST_DATA is the policy's hash and whose REPORT_DATA is the wrapping key's", async () => {
+    const report = parseReport(await readFile(file("report.bin")));
+    const policy = await readFile(file("policy.rego"));
+    expect(toHex(report.hostData)).toBe(toHex(sha256(policy)));
+    expect(toHex(report.reportData.subarray(0, 32))).toBe(toHex(sha256(await readFile(file("runtime-data.json")))));
+    expect(parsePodManifest({ name: "kept", text: await text("myapplication.yaml") }).hostData).toBe(toHex(sha256(policy)));
+  });
+
+  it("leaves a certificate chain that openssl accepts under its own root", async () => {
+    const [vcek = "", ask = "", ark = ""] = (await text("vcek-chain.pem")).split(/(?<=-----END CERTIFICATE-----\n)/);
+    const { writeFile } = await import("node:fs/promises");
+    for (const [name, pem] of Object.entries({ vcek, ask, ark })) await writeFile(file(`${name}.pem`), pem);
+    const { stdout } = await run("openssl", ["verify", "-CAfile", file("ark.pem"), "-untrusted", file("ask.pem"), file("vcek.pem")]);
+    expect(Buffer.from(stdout).toString()).toContain("OK");
+  });
+
+  it("leaves a token that says which root it rests on, and a release that names the key", async () => {
+    const claims = JSON.parse(await text("token-claims.json")) as Record<string, unknown>;
+    const policy = await readFile(file("policy.rego"));
+    expect(claims).toMatchObject({
+      "x-ms-sevsnpvm-hostdata": toHex(sha256(policy)),
+      "x-ms-compliance-status": "sealpod-compliant-uvm",
+      "x-ms-sevsnpvm-is-debuggable": false,
+      "x-sealpod-root": "emulator",
+    });
+    const { value } = JSON.parse(await text("released.json")) as { value: string };
+    const [header = "", payload = "", signature = ""] = value.split(".");
+    const { x5c } = JSON.parse(Buffer.from(header, "base64url").toString()) as { x5c: readonly string[] };
+    const leaf = `-----BEGIN CERTIFICATE-----\n${x5c[0] ?? ""}\n-----END CERTIFICATE-----\n`;
+    expect(createVerify("sha256").update(`${header}.${payload}`).verify(createPublicKey(leaf), signature, "base64url")).toBe(true);
+    expect(Buffer.from(payload, "base64url").toString()).toContain("doc-sample-key-release");
+  });
+
+  it("leaves layers whose hash trees veritysetup agrees with", async () => {
+    const directory = file("layers");
+    const notes = (await readdir(directory)).filter((name) => name.endsWith(".json"));
+    expect(notes.length).toBeGreaterThanOrEqual(4);
+    const policy = await text("policy.rego");
+    for (const name of notes) {
+      const { rootHash } = JSON.parse(await readFile(join(directory, name), "utf8")) as { rootHash: string };
+      expect(policy).toContain(rootHash);
+      const path = join(directory, name.replace(".json", ".layer"));
+      await using source = await fileSource(path);
+      const layer = await openLayer(source, fromHex(rootHash));
+      const blocks = await dataBlocks(path);
+      const verified = await run("veritysetup", [
+        ...["verify", "--no-superblock", "--hash=sha256", "--data-block-size=4096", "--hash-block-size=4096", `--salt=${"00".repeat(32)}`],
+        ...[`--data-blocks=${blocks}`, `--hash-offset=${blocks * 4096}`, path, path, rootHash],
+      ]);
+      expect(verified.code).toBe(0);
+      expect(layer.tarSize).toBeLessThan(blocks * 4096);
+    }
+  });
+
+  it("leaves nothing of the pod behind", async () => {
+    expect((await readdir(tmpdir())).filter((name) => /^sealpod-[A-Za-z0-9]{6}$/.test(name) && name !== "")).toEqual([]);
+  });
+});
+
+/** Count of data blocks, from the layer's trailer (specs/runtime.md 4.10). */
+async function dataBlocks(path: string): Promise<number> {
+  const { size } = await stat(path);
+  await using source = await fileSource(path);
+  const trailer = await source.read(size - 512, 16);
+  return Number(new DataView(trailer.buffer, trailer.byteOffset).getBigUint64(8, true));
+}
