@@ -56,6 +56,18 @@ export async function readBytes(path: string, context: CliContext): Promise<Uint
 }
 
 /**
+ * Bytes of a file that need not be there.
+ * @throws {CliError} ERR_CLI_FILE if it has more than `limit` bytes
+ */
+export async function readIfPresent(path: string, limit: number, context: CliContext): Promise<Uint8Array | undefined> {
+  const full = pathOf(path, context);
+  const found = await stat(full).catch(() => undefined);
+  if (found === undefined) return undefined;
+  if (found.size > limit) throw new CliError("ERR_CLI_FILE", `${path} has ${found.size} bytes, more than ${limit}`);
+  return readFile(full);
+}
+
+/**
  * What `sealpod up` wrote.
  * @throws {CliError} ERR_CLI_NOT_UP
  */

@@ -6,7 +6,7 @@ const { join } = require("node:path");
 
 const main = join(__dirname, "..", "main.ts");
 if (Number(process.versions.node.split(".")[0]) >= 24) {
-  import(require("node:url").pathToFileURL(main).href);
+  void import(require("node:url").pathToFileURL(main).href);
 } else {
   let node;
   try {

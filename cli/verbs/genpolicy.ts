@@ -7,7 +7,7 @@ import { openLayout } from "@sealpod/oci";
 import { EXIT, VERSION, type CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
-import { layoutDirectories, pathOf } from "../workspace.ts";
+import { layoutDirectories, pathOf, readIfPresent } from "../workspace.ts";
 
 /** `sealpod genpolicy`. */
 export const run: Verb<GenpolicyOptions> = async (options, _operands, context) => {
@@ -30,13 +30,7 @@ export const run: Verb<GenpolicyOptions> = async (options, _operands, context) =
 function portsOf(context: CliContext): GenpolicyPorts {
   const level = logLevel(context.env["RUST_LOG"]);
   return {
-    readFile: async (path, limit) => {
-      const full = pathOf(path, context);
-      const found = await stat(full).catch(() => undefined);
-      if (found === undefined) return undefined;
-      if (found.size > limit) throw new CliError("ERR_CLI_FILE", `${path} has ${found.size} bytes, more than ${limit}`);
-      return readFile(full);
-    },
+    readFile: async (path, limit) => readIfPresent(path, limit, context),
     listDirectory: async (path) => readdir(pathOf(path, context)).catch(() => undefined),
     writeFile: async (path, bytes) => {
       const full = pathOf(path, context);

@@ -1,4 +1,3 @@
-import { readFile, stat } from "node:fs/promises";
 import { runImportKey, type ImportKeyOptions, type VaultPorts } from "@sealpod/importkey";
 import { ownerToken } from "@sealpod/demo";
 import { writeFileAtomic } from "@sealpod/io";
@@ -6,7 +5,7 @@ import { laptopFetch, readUp } from "@sealpod/services";
 import { EXIT, type CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { GlobalOptions, Verb } from "../program.ts";
-import { pathOf, readText, requireUp, stateOf } from "../workspace.ts";
+import { pathOf, readIfPresent, readText, requireUp, stateOf } from "../workspace.ts";
 
 interface Options extends ImportKeyOptions {
   readonly bearerTokenFile?: string;
@@ -17,13 +16,7 @@ export const run: Verb<Options> = async (options, _operands, context) => {
   const written: string[] = [];
   const result = await runImportKey(options, {
     ...vaultPorts(options, context),
-    readFile: async (path, limit) => {
-      const full = pathOf(path, context);
-      const found = await stat(full).catch(() => undefined);
-      if (found === undefined) return undefined;
-      if (found.size > limit) throw new CliError("ERR_CLI_FILE", `${path} has ${found.size} bytes, more than ${limit}`);
-      return readFile(full);
-    },
+    readFile: async (path, limit) => readIfPresent(path, limit, context),
     writeSecret: async (path, bytes) => writeFileAtomic(pathOf(path, context), bytes, 0o600),
     writeStdout: (text) => void written.push(text),
   });

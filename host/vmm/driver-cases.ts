@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { ByteStream } from "@sealpod/ttrpc";
 import type { Launch, LaunchPort, Machine, MachineConfig, VmmDriver } from "./driver.ts";
 
-/** A driver under test. Its guests run `test-guest.ts` in place of the agent. */
+/** A driver under test. Its guests run `testdata/test-guest.ts` in place of the agent. */
 export interface DriverSubject {
   readonly driver: VmmDriver;
   /** A description of a fresh machine, and a directory that the case may write to. */

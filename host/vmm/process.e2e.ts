@@ -31,8 +31,8 @@ async function configure(fault?: string): Promise<{ config: MachineConfig; direc
     runDirectory: join(directory, "run"),
     guest: {
       kind: "process",
-      command: [process.execPath, join(import.meta.dirname, "test-guest.ts"), ...(fault === undefined ? [] : ["--fault", fault])],
-      measuredFiles: [join(import.meta.dirname, "test-guest.ts")],
+      command: [process.execPath, join(import.meta.dirname, "testdata", "test-guest.ts"), ...(fault === undefined ? [] : ["--fault", fault])],
+      measuredFiles: [join(import.meta.dirname, "testdata", "test-guest.ts")],
       commandLine: "test",
     },
     hostData: new Uint8Array(32).fill(0xa5),

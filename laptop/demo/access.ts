@@ -39,7 +39,8 @@ export async function ownerToken(up: Up, fetch: LaptopFetch): Promise<string> {
   const body = asObject(parseJson(await response.text(), url));
   const token = body?.["access_token"];
   if (response.status !== 200 || typeof token !== "string") {
-    throw new DemoError("ERR_DEMO_SERVICE", `${url} gave no token to the owner: ${response.status} ${String(body?.["error_description"] ?? "")}`);
+    const reason = body?.["error_description"];
+    throw new DemoError("ERR_DEMO_SERVICE", `${url} gave no token to the owner: ${response.status} ${typeof reason === "string" ? reason : ""}`);
   }
   return token;
 }

@@ -21,6 +21,9 @@ import { EMULATED, type DemoResult, type Facts, type RefusalResult, type StepRes
 /** Port that the example's manifest names. */
 export const DEFAULT_PORT = 8443;
 
+/** How the names of state directories in the system's temporary directory begin. */
+export const STATE_PREFIX = "sealpod-demo-";
+
 /** Milliseconds until the page must be there: the sidecar makes an RSA key, asks three services and the app starts nginx. */
 const PAGE_LIMIT = 60_000;
 
@@ -71,7 +74,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const refusals: RefusalResult[] = [];
   const kept = options.keep === undefined ? undefined : resolve(options.keep);
   // Sockets have short paths, so the state is not below the directory that is kept.
-  const state = await mkdtemp(join(tmpdir(), "sealpod-"));
+  const state = await mkdtemp(join(tmpdir(), STATE_PREFIX));
   const walk = new Walk(options, state, (result) => {
     if (result.kind === "step") steps.push(result);
     else refusals.push(result);
@@ -285,7 +288,8 @@ class Walk {
     const keys = wrappingKeys();
     const evidence = await collectEvidence(up, this.#guest, Uint8Array.from(Buffer.from(manifest.hostData, "hex")), keys);
     const fetch = laptopFetch(up);
-    const token = String((await attest(up, fetch, evidence)).body["token"]);
+    const token = (await attest(up, fetch, evidence)).body["token"];
+    if (typeof token !== "string") throw new DemoError("ERR_DEMO_SERVICE", "the attestation service gave no token for the artefacts");
     const bearer = await ownerToken(up, fetch);
     const kid = manifest.workload.template.spec.containers.flatMap((item) => item.env).find((item) => item.name === "SkrClientKID");
     const name = kid?.value ?? "";

@@ -8,5 +8,6 @@ export type { FileSource } from "./file-source.ts";
 export { lockFile } from "./lock.ts";
 export type { Lock } from "./lock.ts";
 export { systemClock, systemRandom } from "./ports.ts";
+export { isAlive } from "./process.ts";
 export { run } from "./run.ts";
 export type { RunOptions, RunResult } from "./run.ts";

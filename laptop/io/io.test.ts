@@ -7,6 +7,7 @@ import { writeFileAtomic, writeStreamAtomic } from "./atomic.ts";
 import { directoryTree } from "./directory-tree.ts";
 import { fileSource } from "./file-source.ts";
 import { lockFile } from "./lock.ts";
+import { isAlive } from "./process.ts";
 
 let directory: string;
 beforeEach(() => {
@@ -166,5 +167,17 @@ describe("lockFile", () => {
     await expect(lockFile(path)).rejects.toMatchObject({ code: "ERR_IO_LOCKED" });
     expect(readFileSync(path, "utf8")).toBe("precious");
     chmodSync(path, 0o600);
+  });
+});
+
+describe("isAlive", () => {
+  it.each([
+    ["this process", process.pid, true],
+    ["the first process, whoever owns it", 1, true],
+    // Larger than any pid_max.
+    ["an id that no process has", 4_194_305, false],
+    ["0, which is no process", 0, false],
+  ])("knows %s", (_what, pid, alive) => {
+    expect(isAlive(pid)).toBe(alive);
   });
 });

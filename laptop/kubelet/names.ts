@@ -45,15 +45,6 @@ export function safeString(length: number, random: Random): string {
   return text;
 }
 
-/** A version 4 UUID (RFC 9562 section 5.4). */
-export function newUid(random: Random): string {
-  const bytes = Uint8Array.from(random.bytes(16));
-  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
-  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
-  const hex = toHex(bytes);
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
-}
-
 /** Id of a sandbox or container as containerd's CRI plugin makes them: 64 lower-case hex digits. */
 export function newContainerId(random: Random): string {
   return toHex(random.bytes(32));

@@ -1,9 +1,9 @@
-import { encodeUtf8 } from "@sealpod/core";
+import { encodeUtf8, newUuid } from "@sealpod/core";
 import { admit, type AdmittedPod } from "./admission.ts";
 import type { HostFile, ImageSettings, PlannedContainer, PodContext, PodImage, PodPlan } from "./context.ts";
 import { processText } from "./environment.ts";
 import { KubeletError } from "./errors.ts";
-import { newContainerId, newUid } from "./names.ts";
+import { newContainerId } from "./names.ts";
 import type { PodContainer, PodTemplate } from "./pod.ts";
 import { containerResources, oomScore, qosClass, sandboxResources, type QosClass } from "./resources.ts";
 import type { RuntimeCapabilities, RuntimeMount, RuntimeNamespace, RuntimeSpec, RuntimeUser } from "./runtime-spec.ts";
@@ -106,7 +106,7 @@ export function planPod(template: PodTemplate, context: PodContext): PodPlan {
   const place: PodPlace = {
     sandboxId,
     hostname: (pod.template.spec.hostname ?? context.name).slice(0, MAX_HOSTNAME).replace(/[-.]+$/, ""),
-    networkNamespace: `/var/run/netns/cni-${newUid(context.random)}`,
+    networkNamespace: `/var/run/netns/cni-${newUuid(context.random)}`,
     podDirectory: `${context.runDirectory}/pods/${context.uid}`,
     sandboxDirectory: `${context.runDirectory}/sandboxes/${sandboxId}`,
     qos: qosClass(pod.template),

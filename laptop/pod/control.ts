@@ -16,7 +16,7 @@ import {
   type JsonObject,
   type Random,
 } from "@sealpod/core";
-import { writeFileAtomic } from "@sealpod/io";
+import { isAlive, writeFileAtomic } from "@sealpod/io";
 import { PodError } from "./errors.ts";
 import type { RunningPod } from "./pod.ts";
 
@@ -215,7 +215,7 @@ export async function listPods(runDirectory: string): Promise<readonly PodRecord
     const text = await readFile(join(runDirectory, name, "pod.json"), "utf8").catch(() => undefined);
     if (text === undefined) continue;
     const record = JSON.parse(text) as PodRecord;
-    if (alive(record.pid)) records.push(record);
+    if (isAlive(record.pid)) records.push(record);
   }
   return records;
 }
@@ -292,14 +292,5 @@ export class PodClient {
     const message = typeof error?.["message"] === "string" ? error["message"] : `status ${status}`;
     const hint = typeof error?.["hint"] === "string" ? { hint: error["hint"] } : {};
     throw new PodError(error?.["denied"] === true ? "ERR_POD_REFUSED" : "ERR_POD_CONTROL", message, hint);
-  }
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { mkdir, rm } from "node:fs/promises";
 import { totalmem } from "node:os";
-import { fromHex, silentLogger, type ByteSink, type Clock, type Logger, type Random } from "@sealpod/core";
-import { newUid, planPod, podName, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan } from "@sealpod/kubelet";
+import { fromHex, newUuid, silentLogger, type ByteSink, type Clock, type Logger, type Random } from "@sealpod/core";
+import { planPod, podName, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan } from "@sealpod/kubelet";
 import type { ImageSource } from "@sealpod/oci";
 import { PspClient } from "@sealpod/psp";
 import {
@@ -172,7 +172,7 @@ export async function startPod(options: PodOptions): Promise<RunningPod> {
 async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>): Promise<PodPlan> {
   const { manifest, up, random, clock } = options;
   const { workload, template, namespace } = manifest;
-  const uid = newUid(random);
+  const uid = newUuid(random);
   const name = podName(workload.workload, workload.metadata.name ?? workload.metadata.generateName ?? "", random);
   const serviceAccount = template.spec.serviceAccountName ?? "default";
   const token = async (audience: string): Promise<string> =>

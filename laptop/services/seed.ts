@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { asObject, encodeUtf8, messageOf, parseJson, type Logger, type Random } from "@sealpod/core";
+import { asObject, encodeUtf8, messageOf, newUuid, parseJson, type Logger, type Random } from "@sealpod/core";
 import { TOKEN_EXCHANGE_AUDIENCE, type IdentityStore } from "@sealpod/identity";
 import { writeFileAtomic } from "@sealpod/io";
 import { KEY_PERMISSIONS, type KeyStore } from "@sealpod/keyvault";
@@ -38,7 +38,7 @@ export interface Seeded {
  * Reads the ids of this laptop, or makes them.
  * @throws {ServicesError} ERR_SERVICES_STATE
  */
-export async function openSeed(file: string, newUuid: (random: Random) => string, random: Random): Promise<Seed> {
+export async function openSeed(file: string, random: Random): Promise<Seed> {
   let text: string;
   try {
     text = await readFile(file, "utf8");

@@ -104,7 +104,7 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
   const processor = await SecurityProcessor.open(`${state}/psp`, { clock, random });
   stack.use(await servePsp({ processor, socketPath: `${state}/psp.sock`, guestInfoBase: `${state}/guests`, logger }));
 
-  const seed = await openSeed(`${state}/services/seed.json`, newUuid, random);
+  const seed = await openSeed(`${state}/services/seed.json`, random);
   const cluster = { issuer, store: identities, clock, random };
   const kube = kubeApp(cluster, (namespace, name) => accountUid(seed.tenantId, namespace, name));
   stack.use(await serveUnix(`${state}/kube.sock`, kube));
@@ -232,13 +232,4 @@ function closeStore(store: { close(): void }): void {
 function accountUid(tenantId: string, namespace: string, name: string): string {
   const hex = toHex(sha256(new TextEncoder().encode(`${tenantId}/${namespace}/${name}`)));
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
-}
-
-/** A version 4 UUID (RFC 9562 section 5.4). */
-function newUuid(random: Random): string {
-  const bytes = Uint8Array.from(random.bytes(16));
-  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
-  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
-  const hex = toHex(bytes);
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { asObject, messageOf, parseJson, encodeUtf8, type JsonObject, type JsonValue } from "@sealpod/core";
-import { writeFileAtomic } from "@sealpod/io";
+import { isAlive, writeFileAtomic } from "@sealpod/io";
 import { ServicesError } from "./errors.ts";
 
 /** What `up.json` says: all that a program on this machine needs to use the running services. It holds a secret, so the file has mode 0600. */
@@ -135,15 +135,4 @@ export function parseUp(text: string, what: string): Up {
 
 function notRunning(problem: string, cause?: unknown): ServicesError {
   return new ServicesError("ERR_SERVICES_NOT_RUNNING", problem, { cause, hint: 'Start them with "sealpod up", or name another state directory with --state.' });
-}
-
-/** True if a process with this id exists, of whatever owner. */
-function isAlive(pid: number): boolean {
-  if (pid === 0) return false; // signal 0 to "process 0" would ask about our own group
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }

@@ -1,0 +1,15 @@
+export { GENPOLICY_ERRORS, GenpolicyError } from "./errors.ts";
+export type { GenpolicyErrorCode } from "./errors.ts";
+export { generatePolicy } from "./generate.ts";
+export type { GeneratedPolicy, GenerateInput, GenerateResult } from "./generate.ts";
+export { MemoryLayerCache } from "./layer-cache.ts";
+export type { LayerCache } from "./layer-cache.ts";
+export type * from "./policy-data.ts";
+export { encodePrettyJson } from "./pretty-json.ts";
+export type { PrintableJson } from "./pretty-json.ts";
+export { AKS_PROFILE } from "./profile.ts";
+export type { Profile } from "./profile.ts";
+export { parseSettings } from "./settings.ts";
+export type { ContainerSettings, Settings, StorageSettings, VolumeSettings } from "./settings.ts";
+export { DATA_DIRECTORY, runGenpolicy } from "./run.ts";
+export type { GenpolicyOptions, GenpolicyPorts } from "./run.ts";
