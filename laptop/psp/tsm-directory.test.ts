@@ -1,10 +1,11 @@
+import { existsSync } from "node:fs";
 import { watch } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLogger } from "@sealpod/core";
 import { fetchReport } from "@sealpod/tsm";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { type LaunchedGuest, MAX_TSM_ENTRIES, serveTsm, type TsmServer } from "./index.ts";
 
 /** A guest whose report is its REPORT_DATA: what is tested here is the directory. */
@@ -191,6 +192,11 @@ describe("a hostile guest", () => {
 
   it("cannot have more entries served than the limit, and gets room again", async () => {
     for (let i = 0; i < MAX_TSM_ENTRIES + 5; i++) await entry(`e${i}`);
+    // Until then a newcomer may still be among the first.
+    await vi.waitFor(async () => {
+      const served = (await readdir(directory)).filter((name) => existsSync(join(directory, name, "generation")));
+      expect(served).toHaveLength(MAX_TSM_ENTRIES);
+    }, 10_000);
     await expect(fetchReport(directory, Uint8Array.of(1), { timeoutMs: 20 })).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_TIMEOUT" }));
     for (const name of await readdir(directory)) await rm(join(directory, name), { recursive: true, maxRetries: 5 });
     await stillServes();

@@ -3,3 +3,4 @@ export * from "./errors.ts";
 export * from "./json.ts";
 export * from "./ports.ts";
 export * from "./reader.ts";
+export * from "./uuid.ts";

@@ -2,8 +2,14 @@ import { createHash, createPrivateKey, createPublicKey, type KeyObject } from "n
 import { DatabaseSync } from "node:sqlite";
 import { decodeUtf8, encodeUtf8, type Clock, type Random } from "@sealpod/core";
 import { generateKey, issueCertificate, keyUsage, OID } from "@sealpod/pki";
+import { MasterKey, type SealedDatabase } from "@sealpod/sealing";
 import { AttestationError } from "./errors.ts";
-import { MasterKey } from "./sealed.ts";
+
+const SEALED_DATABASE: SealedDatabase = {
+  name: "the attestation database",
+  argumentError: (message) => new AttestationError("ERR_ATTESTATION_ARGUMENT", message),
+  storeError: (message, options) => new AttestationError("ERR_ATTESTATION_STORE", message, options),
+};
 
 const SCHEMA_VERSION = 1;
 const SCHEMA = "CREATE TABLE signing_keys (kid TEXT PRIMARY KEY, certificate BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;";
@@ -98,7 +104,7 @@ export class AttestationStore {
  * @throws {AttestationError} ERR_ATTESTATION_STORE, ERR_ATTESTATION_ARGUMENT
  */
 export async function openAttestationStore(options: AttestationStoreOptions): Promise<AttestationStore> {
-  const masterKey = new MasterKey(options.masterKey, options.random);
+  const masterKey = new MasterKey(options.masterKey, options.random, SEALED_DATABASE);
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(options.file);

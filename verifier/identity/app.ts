@@ -1,11 +1,10 @@
 import { Hono, type Context } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { isSealpodError, messageOf, type Logger } from "@sealpod/core";
+import { isSealpodError, messageOf, newUuid, type Logger } from "@sealpod/core";
 import { AADSTS, type AadstsNumber } from "./aadsts.ts";
 import { IdentityError } from "./errors.ts";
 import type { SigningKey } from "./store.ts";
 import { aadsts, exchangeToken, tenantIssuer, type TokenService } from "./token-request.ts";
-import { randomUuid } from "./uuid.ts";
 
 /** A token request holds one assertion, a few KiB; this is what Entra ID's clients never come near. */
 const MAX_BODY = 64 * 1024;
@@ -87,7 +86,7 @@ export function identityApp(options: IdentityAppOptions): Hono {
 
 function errorResponse(options: IdentityAppOptions, error: Error, c: Context): Response {
   const number = isSealpodError(error) ? error.details["aadsts"] : undefined;
-  const traceId = randomUuid(options.random);
+  const traceId = newUuid(options.random);
   if (isSealpodError(error) && error.code === "ERR_IDENTITY_TOO_LARGE") {
     return c.json({ error: "invalid_request", error_description: error.message, trace_id: traceId }, 413);
   }
@@ -98,7 +97,7 @@ function errorResponse(options: IdentityAppOptions, error: Error, c: Context): R
   }
   const row = AADSTS[number as AadstsNumber];
   const given = c.req.header("client-request-id") ?? "";
-  const correlationId = /^[0-9a-fA-F-]{36}$/.test(given) ? given : randomUuid(options.random);
+  const correlationId = /^[0-9a-fA-F-]{36}$/.test(given) ? given : newUuid(options.random);
   const timestamp = new Date(options.clock.now())
     .toISOString()
     .replace("T", " ")

@@ -1,8 +1,7 @@
-import type { Clock, JsonObject, Random } from "@sealpod/core";
+import { newUuid, type Clock, type JsonObject, type Random } from "@sealpod/core";
 import { IdentityError } from "./errors.ts";
 import { signToken } from "./jwt.ts";
 import type { IdentityStore } from "./store.ts";
-import { randomUuid } from "./uuid.ts";
 
 /** The audience that Entra ID expects of a federated token. */
 export const TOKEN_EXCHANGE_AUDIENCE = "api://AzureADTokenExchange";
@@ -67,7 +66,7 @@ export async function issueServiceAccountToken(cluster: ClusterIssuer, request: 
     exp: expires,
     iat: now,
     iss: cluster.issuer,
-    jti: randomUuid(cluster.random),
+    jti: newUuid(cluster.random),
     "kubernetes.io": kubernetes,
     nbf: now,
     sub: `system:serviceaccount:${request.namespace}:${request.serviceAccount.name}`,

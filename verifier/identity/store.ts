@@ -1,10 +1,15 @@
 import { createPrivateKey, createPublicKey, generateKeyPair, scrypt, timingSafeEqual, type KeyObject } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
-import { decodeUtf8, encodeUtf8, parseJson, asArray, sha256, toBase64url, type Clock, type Random } from "@sealpod/core";
+import { decodeUtf8, encodeUtf8, newUuid, parseJson, asArray, sha256, toBase64url, type Clock, type Random } from "@sealpod/core";
+import { MasterKey, type SealedDatabase } from "@sealpod/sealing";
 import { IdentityError } from "./errors.ts";
-import { MasterKey } from "./sealed.ts";
-import { randomUuid } from "./uuid.ts";
+
+const SEALED_DATABASE: SealedDatabase = {
+  name: "the identity database",
+  argumentError: (message) => new IdentityError("ERR_IDENTITY_ARGUMENT", message),
+  storeError: (message, options) => new IdentityError("ERR_IDENTITY_STORE", message, options),
+};
 
 const SCHEMA_VERSION = 1;
 
@@ -102,7 +107,7 @@ export class IdentityStore {
    * @throws {IdentityError} ERR_IDENTITY_ARGUMENT
    */
   registerApplication(request: { readonly tenantId: string; readonly name: string; readonly clientId?: string }): Application {
-    const clientId = request.clientId ?? randomUuid(this.#random);
+    const clientId = request.clientId ?? newUuid(this.#random);
     for (const [what, value] of [
       ["client id", clientId],
       ["tenant id", request.tenantId],
@@ -114,7 +119,7 @@ export class IdentityStore {
       if (present.tenantId === request.tenantId) return present;
       throw new IdentityError("ERR_IDENTITY_ARGUMENT", `application ${clientId} belongs to tenant ${present.tenantId}, not to ${request.tenantId}`);
     }
-    const application: Application = { clientId, tenantId: request.tenantId, objectId: randomUuid(this.#random), name: request.name };
+    const application: Application = { clientId, tenantId: request.tenantId, objectId: newUuid(this.#random), name: request.name };
     this.#database
       .prepare("INSERT INTO applications (client_id, tenant_id, object_id, name) VALUES (?, ?, ?, ?)")
       .run(application.clientId, application.tenantId, application.objectId, application.name);
@@ -255,7 +260,7 @@ export class IdentityStore {
  * @throws {IdentityError} ERR_IDENTITY_STORE, ERR_IDENTITY_ARGUMENT
  */
 export async function openIdentityStore(options: IdentityStoreOptions): Promise<IdentityStore> {
-  const masterKey = new MasterKey(options.masterKey, options.random);
+  const masterKey = new MasterKey(options.masterKey, options.random, SEALED_DATABASE);
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(options.file);

@@ -1,9 +1,8 @@
-import { asArray, isSealpodError, messageOf, type Clock, type JsonObject, type JsonValue, type Random } from "@sealpod/core";
+import { asArray, isSealpodError, messageOf, newUuid, type Clock, type JsonObject, type JsonValue, type Random } from "@sealpod/core";
 import { AADSTS, type AadstsNumber } from "./aadsts.ts";
 import { IdentityError } from "./errors.ts";
 import { parseUnverifiedClaims, signToken, verifySignature } from "./jwt.ts";
 import type { Application, FederatedCredential, IdentityStore, SigningKey } from "./store.ts";
-import { randomUuid } from "./uuid.ts";
 
 const CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /** Clocks of the cluster and of this service may differ by this much, in seconds; Entra ID allows five minutes. */
@@ -211,7 +210,7 @@ function accessClaims(service: TokenService, application: Application, resource:
     oid: application.objectId,
     sub: application.objectId,
     tid: application.tenantId,
-    uti: randomUuid(service.random),
+    uti: newUuid(service.random),
     ver: "1.0",
   };
 }

@@ -5,6 +5,7 @@ import {
   decodeUtf8,
   fromBase64url,
   messageOf,
+  newUuid,
   parseJson,
   toBase64url,
   encodeUtf8,
@@ -21,7 +22,6 @@ import { generateFromRequest, parseImport, parseKeyName, parseUpdate, type KeyPl
 import { deletedConflict, type KeyPermission, type KeyRecord, type KeyStore } from "./key-store.ts";
 import { parseWrapAlgorithm } from "./key-wrap.ts";
 import { releaseKey, requireSigner, type ReleaseContext, type ReleaseSigner } from "./release.ts";
-import { randomUuid } from "./uuid.ts";
 
 /** An attestation token with a large policy around it is below 100 KiB. */
 const MAX_BODY = 1024 * 1024;
@@ -97,7 +97,7 @@ export function keyvaultApp(options: KeyvaultAppOptions): Hono<KeyvaultEnv> {
   const app = new Hono<KeyvaultEnv>({ getPath: canonicalPath });
 
   app.use(async (c, next) => {
-    const requestId = randomUuid(options.random);
+    const requestId = newUuid(options.random);
     c.set("requestId", requestId);
     c.header("x-ms-request-id", requestId);
     c.header("x-ms-keyvault-region", "local");

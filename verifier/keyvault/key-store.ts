@@ -1,9 +1,15 @@
 import { DatabaseSync, type SQLOutputValue } from "node:sqlite";
 import { asArray, asObject, encodeUtf8, parseJson, sha256, toHex, type Clock, type Random } from "@sealpod/core";
+import { MasterKey, type SealedDatabase } from "@sealpod/sealing";
 import { KeyvaultError } from "./errors.ts";
 import type { KeyType } from "./key-material.ts";
 import type { ClaimFinding } from "./release-policy.ts";
-import { MasterKey } from "./sealed.ts";
+
+const SEALED_DATABASE: SealedDatabase = {
+  name: "the key database",
+  argumentError: (message) => new KeyvaultError("ERR_KEYVAULT_ARGUMENT", message),
+  storeError: (message, options) => new KeyvaultError("ERR_KEYVAULT_STORE", message, options),
+};
 
 const SCHEMA_VERSION = 1;
 
@@ -382,7 +388,7 @@ export class KeyStore {
  * @throws {KeyvaultError} ERR_KEYVAULT_STORE, ERR_KEYVAULT_ARGUMENT
  */
 export function openKeyStore(options: KeyStoreOptions): KeyStore {
-  const masterKey = new MasterKey(options.masterKey, options.random);
+  const masterKey = new MasterKey(options.masterKey, options.random, SEALED_DATABASE);
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(options.file);

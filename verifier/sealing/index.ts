@@ -1,0 +1,1 @@
+export { MasterKey, type SealedDatabase } from "./master-key.ts";
