@@ -1,0 +1,168 @@
+import { asArray, type JsonObject, type JsonValue, type Logger } from "@sealpod/core";
+import type { LinuxResources, Mount, Process, Spec } from "@sealpod/proto";
+import { shown } from "./confined-directory.ts";
+import { AgentError } from "./errors.ts";
+import { grantedOomScoreAdj, grantedRlimits, type ProcessLimits } from "./process-limits.ts";
+
+/** Version of the OCI runtime specification that the agent writes. */
+const OCI_VERSION = "1.0.2";
+
+/** Where containers find the guest information (report interface, endorsement of the UVM). */
+export const GUEST_INFO_DESTINATION = "/run/sealpod";
+
+/** Namespaces a request may list. The agent makes its own list; it never joins one that the host names. */
+const KNOWN_NAMESPACES: ReadonlySet<string> = new Set(["pid", "ipc", "uts", "mount", "network", "cgroup"]);
+
+/** What the agent adds to a container of its own. */
+export interface SpecContext {
+  readonly limits: ProcessLimits;
+  readonly logger: Logger;
+  /** Directory that is bind-mounted at {@link GUEST_INFO_DESTINATION}. */
+  readonly guestInfo: string;
+  /** False where the agent has no cgroups of its own (process isolation): resources are then not enforced. */
+  readonly cgroups: boolean;
+  /** Path of the pid namespace that the container joins; a new one if undefined. */
+  readonly pidNamespace: string | undefined;
+}
+
+/**
+ * The `config.json` for a container, from the specification that the policy has seen.
+ *
+ * Written field by field: what is not named here does not reach the runtime. In particular no annotations do (crun takes orders from them,
+ * `run.oci.hooks.stdout` for one), no hooks, and no namespace paths. Zero in the protocol means "not set" and is left out, or the runtime
+ * would set a limit of zero.
+ *
+ * @throws {AgentError} ERR_AGENT_REQUEST, ERR_AGENT_UNIMPLEMENTED
+ */
+export function runtimeSpec(spec: Spec, context: SpecContext): JsonObject {
+  const { Process: process, Root: root, Linux: linux } = spec;
+  if (process === undefined || root === undefined || linux === undefined) throw refused("OCI needs Process, Root and Linux");
+  if (!root.Path.startsWith("/")) throw refused(`OCI.Root.Path ${shown(root.Path)} is not absolute`);
+  for (const [name, present] of Object.entries({
+    Hooks: spec.Hooks !== undefined && Object.values(spec.Hooks).some((hooks) => Array.isArray(hooks) && hooks.length > 0),
+    Solaris: spec.Solaris !== undefined,
+    Windows: spec.Windows !== undefined,
+    "Linux.Devices": linux.Devices.length > 0,
+    "Linux.UIDMappings": linux.UIDMappings.length > 0,
+    "Linux.GIDMappings": linux.GIDMappings.length > 0,
+    // Dropped in silence, a seccomp profile would leave the container with more than its author meant.
+    "Linux.Seccomp": linux.Seccomp !== undefined,
+    "Linux.IntelRdt": linux.IntelRdt !== undefined,
+    "Linux.RootfsPropagation": linux.RootfsPropagation !== "",
+  })) {
+    if (present) throw refused(`OCI.${name} is set: the agent takes none from the host`);
+  }
+  for (const { Type: type } of linux.Namespaces) if (!KNOWN_NAMESPACES.has(type)) throw refused(`namespace of type ${shown(type)}`);
+
+  return checked(
+    object({
+      ociVersion: OCI_VERSION,
+      // Without capabilities in the request there are none.
+      process: { capabilities: {}, ...runtimeProcess(process, context.limits, context.logger) },
+      root: { path: root.Path, readonly: root.Readonly },
+      mounts: [
+        ...spec.Mounts.filter(({ type }) => context.cgroups || type !== "cgroup").map((mount) => runtimeMount(mount)),
+        { destination: GUEST_INFO_DESTINATION, type: "bind", source: context.guestInfo, options: ["rbind", "rw", "nosuid", "nodev", "noexec"] },
+      ],
+      linux: object({
+        // The agent's own ipc, uts and network namespaces are those of the pod: no entry means to stay in them.
+        namespaces: [{ type: "mount" }, object({ type: "pid", path: context.pidNamespace }), ...(context.cgroups ? [{ type: "cgroup" }] : [])],
+        sysctl: orNothing(linux.Sysctl),
+        cgroupsPath: context.cgroups ? linux.CgroupsPath || undefined : undefined,
+        resources: context.cgroups && linux.Resources !== undefined ? runtimeResources(linux.Resources) : undefined,
+        maskedPaths: list(linux.MaskedPaths),
+        readonlyPaths: list(linux.ReadonlyPaths),
+      }),
+    }),
+  );
+}
+
+/**
+ * The `process` of a `config.json`, or the file that `crun exec --process` takes.
+ * @throws {AgentError} ERR_AGENT_REQUEST, ERR_AGENT_UNIMPLEMENTED for a terminal
+ */
+export function runtimeProcess(process: Process, limits: ProcessLimits, logger: Logger): JsonObject {
+  const { User: user, Capabilities: capabilities } = process;
+  if (process.Terminal) throw new AgentError("ERR_AGENT_UNIMPLEMENTED", "terminals are not supported");
+  if (user === undefined) throw refused("Process.User is not set");
+  if (process.Args.length === 0) throw refused("Process.Args is empty");
+  if (!process.Cwd.startsWith("/")) throw refused(`Process.Cwd ${shown(process.Cwd)} is not absolute`);
+  return checked(
+    object({
+      terminal: false,
+      user: object({ uid: user.UID, gid: user.GID, additionalGids: list(user.AdditionalGids) }),
+      args: process.Args,
+      env: list(process.Env),
+      cwd: process.Cwd,
+      // An empty set is kept: it means "none", while an absent one means "those of the container" to `crun exec`.
+      capabilities: capabilities && {
+        bounding: capabilities.Bounding,
+        effective: capabilities.Effective,
+        inheritable: capabilities.Inheritable,
+        permitted: capabilities.Permitted,
+        ambient: capabilities.Ambient,
+      },
+      rlimits: list(grantedRlimits(process.Rlimits, limits, logger)),
+      noNewPrivileges: process.NoNewPrivileges,
+      oomScoreAdj: grantedOomScoreAdj(process.OOMScoreAdj, limits, logger),
+    }),
+  );
+}
+
+function runtimeMount(mount: Mount): JsonObject {
+  if (!mount.destination.startsWith("/")) throw refused(`mount destination ${shown(mount.destination)} is not absolute`);
+  const bind = mount.type === "bind" || mount.options.includes("bind") || mount.options.includes("rbind");
+  if (bind && !mount.source.startsWith("/")) throw refused(`source ${shown(mount.source)} of the bind mount at ${shown(mount.destination)} is not absolute`);
+  return object({ destination: mount.destination, type: mount.type || undefined, source: mount.source || undefined, options: list(mount.options) });
+}
+
+function runtimeResources(resources: LinuxResources): JsonObject | undefined {
+  const { Memory: memory, CPU: cpu, Pids: pids, HugepageLimits: pages } = resources;
+  return orNothing(
+    object({
+      memory: orNothing(object({ limit: memory?.Limit || undefined, reservation: memory?.Reservation || undefined, swap: memory?.Swap || undefined })),
+      cpu: orNothing(
+        object({
+          shares: cpu?.Shares || undefined,
+          quota: cpu?.Quota || undefined,
+          period: cpu?.Period || undefined,
+          cpus: cpu?.Cpus || undefined,
+          mems: cpu?.Mems || undefined,
+        }),
+      ),
+      pids: pids?.Limit ? { limit: pids.Limit } : undefined,
+      hugepageLimits: list(pages.map(({ Pagesize, Limit }) => ({ pageSize: Pagesize, limit: Limit }))),
+    }),
+  );
+}
+
+/** The fields that are set. */
+function object(fields: Readonly<Record<string, JsonValue | undefined>>): JsonObject {
+  const set: Record<string, JsonValue> = {};
+  for (const [name, value] of Object.entries(fields)) if (value !== undefined) set[name] = value;
+  return set;
+}
+
+function orNothing(value: JsonObject): JsonObject | undefined {
+  return Object.keys(value).length === 0 ? undefined : value;
+}
+
+function list<T extends JsonValue>(items: readonly T[]): readonly T[] | undefined {
+  return items.length === 0 ? undefined : items;
+}
+
+/** Refuses NUL in any text: the policy has read the whole of it, but the runtime, written in C, would act on the part before. */
+function checked<T extends JsonValue>(value: T): T {
+  if (typeof value === "string" && value.includes("\0")) throw refused(`${shown(value)} has a NUL`);
+  if (typeof value === "object" && value !== null) {
+    for (const [name, item] of asArray(value)?.entries() ?? Object.entries(value)) {
+      checked(String(name));
+      checked(item as JsonValue);
+    }
+  }
+  return value;
+}
+
+function refused(problem: string): AgentError {
+  return new AgentError("ERR_AGENT_REQUEST", problem);
+}

@@ -1,0 +1,193 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, watch, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { PassThrough } from "node:stream";
+import type { JsonObject } from "@sealpod/core";
+import { AgentService, create, type MessageInitShape, StorageSchema, type Storage } from "@sealpod/proto";
+import { encodeReport, type Report } from "@sealpod/snp";
+import type { GuestSystem, MountRequest } from "./guest-system.ts";
+import type { ProcessLimits } from "./process-limits.ts";
+import type { Runtime, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
+
+/** A directory of its own under the system's temporary one, gone after `use`. */
+export async function inTemporaryDirectory(use: (path: string) => void | Promise<void>): Promise<void> {
+  const path = mkdtempSync(`${tmpdir()}/sealpod-agent-`);
+  try {
+    await use(path);
+  } finally {
+    rmSync(path, { recursive: true, force: true });
+  }
+}
+
+/** Limits of an agent that has CAP_SYS_RESOURCE. */
+export const NO_LIMITS: ProcessLimits = { unlimited: true, oomScoreAdj: 0n, hard: new Map() };
+
+/** A guest without mounts and devices: it writes down what it was asked. */
+export class FakeSystem implements GuestSystem {
+  readonly mounts: MountRequest[] = [];
+  readonly unmounted: string[] = [];
+  readonly xattrs: { path: string; name: string; value: string }[] = [];
+  readonly whiteouts: string[] = [];
+  hostname: string | undefined;
+  /** What the next mount fails with. */
+  mountError: Error | undefined;
+
+  mount(request: MountRequest): Promise<void> {
+    this.mounts.push(request);
+    return this.mountError === undefined ? Promise.resolve() : Promise.reject(this.mountError);
+  }
+
+  unmount(target: string): Promise<void> {
+    this.unmounted.push(target);
+    return Promise.resolve();
+  }
+
+  makeWhiteout(path: string): Promise<void> {
+    this.whiteouts.push(path);
+    return Promise.resolve();
+  }
+
+  makePipe(): Promise<void> {
+    return Promise.reject(new Error("not in this test"));
+  }
+
+  setXattr(path: string, name: string, value: Uint8Array): Promise<void> {
+    this.xattrs.push({ path, name, value: Buffer.from(value).toString("latin1") });
+    return Promise.resolve();
+  }
+
+  setHostname(name: string): void {
+    this.hostname = name;
+  }
+}
+
+/** A process that does what the test says. */
+export class FakeProcess implements RuntimeProcess {
+  readonly stdin: PassThrough = new PassThrough();
+  readonly stdout: PassThrough = new PassThrough();
+  readonly stderr: PassThrough = new PassThrough();
+  readonly signals: number[] = [];
+  readonly #exit = Promise.withResolvers<number>();
+  readonly exited: Promise<number> = this.#exit.promise;
+
+  signal(signal: number): void {
+    this.signals.push(signal);
+  }
+
+  exit(status: number): void {
+    this.stdout.end();
+    this.stderr.end();
+    this.#exit.resolve(status);
+  }
+}
+
+/** Containers without a kernel. */
+export class FakeRuntime implements Runtime {
+  readonly created: { id: string; bundle: string; spec: JsonObject }[] = [];
+  readonly executed: { id: string; execId: string; process: JsonObject }[] = [];
+  readonly started: string[] = [];
+  readonly removed: string[] = [];
+  /** First processes by container, others by `container/exec`. */
+  readonly processes: Map<string, FakeProcess> = new Map();
+  /** What the next create fails with. */
+  createError: Error | undefined;
+
+  create(id: string, bundle: string, spec: JsonObject): Promise<RuntimeContainer> {
+    this.created.push({ id, bundle, spec });
+    if (this.createError !== undefined) return Promise.reject(this.createError);
+    const init = new FakeProcess();
+    this.processes.set(id, init);
+    return Promise.resolve({
+      init,
+      pidNamespace: `/proc/1/fd/${id}`,
+      usage: () => ({ user: 2n, kernel: 1n, memory: 4096n, processes: 1 }),
+      start: () => void this.started.push(id),
+      remove: () => {
+        this.removed.push(id);
+        init.exit(137);
+        return Promise.resolve();
+      },
+    });
+  }
+
+  exec(id: string, _bundle: string, execId: string, process: JsonObject): Promise<RuntimeProcess> {
+    this.executed.push({ id, execId, process });
+    const made = new FakeProcess();
+    this.processes.set(`${id}/${execId}`, made);
+    return Promise.resolve(made);
+  }
+}
+
+/** A storage of a request. */
+export function storage(fields: MessageInitShape<typeof StorageSchema>): Storage {
+  return create(StorageSchema, fields);
+}
+
+/** The error of a call that must fail. */
+export async function errorOf(call: () => unknown): Promise<{ readonly code: string; readonly message: string }> {
+  try {
+    await call();
+  } catch (error) {
+    return error as { code: string; message: string };
+  }
+  throw new Error("expected an error");
+}
+
+/** A policy that allows what the known `allow-all.rego` does, written for tests. */
+export function allowAll(except: readonly string[] = [], more = ""): string {
+  const rules = AgentService.methods.map(({ input }) => input.name).filter((name) => !except.includes(name));
+  return `package agent_policy\n\n${[...new Set(rules)].map((rule) => `default ${rule} := true\n`).join("")}\n${more}`;
+}
+
+/** A report interface in a plain directory that answers with reports of one HOST_DATA. For the real emulator see laptop/psp. */
+export function serveReports(directory: string, hostData: Uint8Array): { close(): void } {
+  mkdirSync(directory, { recursive: true });
+  const answered = new Set<string>();
+  const look = (): void => {
+    for (const name of readdirSync(directory)) {
+      const entry = `${directory}/${name}`;
+      if (answered.has(name)) continue;
+      watchers.push(watch(entry, () => answer(name, entry)));
+      answer(name, entry);
+    }
+  };
+  const answer = (name: string, entry: string): void => {
+    if (answered.has(name) || !existsSync(`${entry}/inblob`) || readFileSync(`${entry}/inblob`).length !== 64) return;
+    answered.add(name);
+    writeFileSync(`${entry}/outblob`, encodeReport({ ...EMPTY_REPORT, hostData, reportData: new Uint8Array(readFileSync(`${entry}/inblob`)) }));
+    writeFileSync(`${entry}/auxblob`, "");
+    writeFileSync(`${entry}/provider`, "sev_guest\n");
+    writeFileSync(`${entry}/generation.new`, "1\n");
+    renameSync(`${entry}/generation.new`, `${entry}/generation`);
+  };
+  const watchers = [watch(directory, look)];
+  return { close: () => watchers.forEach((watcher) => watcher.close()) };
+}
+
+const EMPTY_REPORT: Report = {
+  version: 2,
+  guestSvn: 0,
+  policy: 0x30000n,
+  familyId: new Uint8Array(16),
+  imageId: new Uint8Array(16),
+  vmpl: 0,
+  currentTcb: new Uint8Array(8),
+  platformInfo: 0n,
+  keyInfo: { authorKeyEnabled: false, chipKeyMasked: false, signingKey: "vcek" },
+  reportData: new Uint8Array(64),
+  measurement: new Uint8Array(48),
+  hostData: new Uint8Array(32),
+  idKeyDigest: new Uint8Array(48),
+  authorKeyDigest: new Uint8Array(48),
+  reportId: new Uint8Array(32),
+  reportIdMa: new Uint8Array(32),
+  reportedTcb: new Uint8Array(8),
+  processor: undefined,
+  chipId: new Uint8Array(64),
+  committedTcb: new Uint8Array(8),
+  currentFirmware: { major: 1, minor: 0, build: 0 },
+  committedFirmware: { major: 1, minor: 0, build: 0 },
+  launchTcb: new Uint8Array(8),
+  launchMitigations: 0n,
+  currentMitigations: 0n,
+  signature: { r: 1n, s: 1n },
+};

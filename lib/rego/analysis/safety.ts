@@ -1,0 +1,205 @@
+import type { Diagnostics } from "../syntax/source.ts";
+import type { Block, Flat, LoweredClause, Operand, Variable } from "./ir.ts";
+import { closuresOf, operandsOf, visitOperand } from "./ir.ts";
+
+type Variables = ReadonlySet<Variable>;
+
+/**
+ * Work that ordering may take for one policy. It is quadratic in the length of a body at worst; a million units are
+ * about a second, and real policies need some ten thousand.
+ */
+const MAX_WORK = 2_000_000;
+
+/** What is left of the work, and where to report. */
+export class Ordering {
+  readonly diagnostics: Diagnostics;
+  #work = 0;
+
+  constructor(diagnostics: Diagnostics) {
+    this.diagnostics = diagnostics;
+  }
+
+  /** Counts work; false if the limit is reached. */
+  work(units: number): boolean {
+    this.#work += units;
+    return this.#work <= MAX_WORK;
+  }
+}
+
+const ignore = (): void => undefined;
+
+/**
+ * Orders a body so that each statement finds the variables it reads already bound, as OPA's safety analysis does: again
+ * and again the statements in source order, each taken as soon as it can be.
+ * Variables that never get bound are reported.
+ */
+export function orderClause(clause: LoweredClause, parameters: Variables, ordering: Ordering): void {
+  const safe = orderBlock(clause.body, parameters, ordering);
+  requireSafe([clause.value, ...clause.path], safe, clause.source, clause.at, ordering);
+}
+
+/** Orders a body and all bodies inside it; returns the variables that are bound at its end. */
+export function orderBlock(block: Block, outer: Variables, ordering: Ordering): Variables {
+  const { diagnostics } = ordering;
+  const safe = new Set(outer);
+  const own = new Set<Variable>();
+  for (const flat of block.statements) eachVariable(flat, (variable) => own.add(variable));
+  const facts = block.statements.map((flat) => ({ flat, reads: readsOf(flat), closed: closedOver(flat, own, outer) }));
+  const ordered: Flat[] = [];
+  let waiting = facts;
+  while (waiting.length > 0) {
+    const later: typeof facts = [];
+    for (const fact of waiting) {
+      if (!ordering.work(1 + fact.reads.length)) {
+        diagnostics.add("ERR_REGO_LIMIT_SOURCE", fact.flat.source, fact.flat.at, "ordering the statements of this policy takes too much work");
+        return safe;
+      }
+      const outputs = outputsOf(fact.flat, safe);
+      const known = (variable: Variable): boolean => safe.has(variable) || outputs.has(variable);
+      if (fact.reads.every(known) && fact.closed.every((variable) => safe.has(variable))) {
+        ordered.push(fact.flat);
+        for (const variable of outputs) safe.add(variable);
+      } else {
+        later.push(fact);
+      }
+    }
+    if (later.length === waiting.length) break;
+    waiting = later;
+  }
+  if (ordered.length < block.statements.length) {
+    for (const { flat, reads, closed } of waiting) {
+      const reported = new Set<string>();
+      for (const variable of [...reads, ...closed]) {
+        if (!safe.has(variable)) reportUnsafe(variable, flat.source, flat.at, diagnostics, reported);
+      }
+    }
+    return safe;
+  }
+  block.statements = ordered;
+  // Inner bodies see what is bound when their statement runs.
+  const bound = new Set(outer);
+  for (const flat of ordered) {
+    for (const { body, heads, locals } of closuresOf(flat)) {
+      ordering.work(bound.size);
+      const inner = orderBlock(body, new Set([...bound, ...locals]), ordering);
+      requireSafe(heads, inner, flat.source, flat.at, ordering);
+    }
+    for (const variable of outputsOf(flat, bound)) bound.add(variable);
+  }
+  return safe;
+}
+
+function requireSafe(operands: readonly Operand[], safe: Variables, source: Flat["source"], at: number, ordering: Ordering): void {
+  const reported = new Set<string>();
+  for (const operand of operands) {
+    visitOperand(
+      operand,
+      (variable) => {
+        if (!safe.has(variable)) reportUnsafe(variable, source, at, ordering.diagnostics, reported);
+      },
+      (comprehension) => {
+        const inner = orderBlock(comprehension.body, safe, ordering);
+        requireSafe(comprehension.key === undefined ? [comprehension.value] : [comprehension.key, comprehension.value], inner, source, at, ordering);
+      },
+    );
+  }
+}
+
+function reportUnsafe(variable: Variable, source: Flat["source"], at: number, diagnostics: Diagnostics, reported: Set<string>): void {
+  // A generated variable is unsafe only because one of the source is; that one is reported.
+  if (variable.kind === "generated" || reported.has(variable.name)) return;
+  reported.add(variable.name);
+  diagnostics.add("ERR_REGO_UNSAFE", source, variable.at > 0 ? variable.at : at, `var ${variable.name} is unsafe: nothing gives it a value`);
+}
+
+function eachVariable(flat: Flat, visit: (variable: Variable) => void): void {
+  for (const operand of operandsOf(flat.op)) visitOperand(operand, visit, ignore);
+  for (const modifier of flat.modifiers) {
+    if (modifier.kind === "callee" && (modifier.value.kind === "builtin" || modifier.value.kind === "function")) continue;
+    visitOperand(modifier.value as Operand, visit, ignore);
+  }
+}
+
+function readsOf(flat: Flat): readonly Variable[] {
+  const reads: Variable[] = [];
+  eachVariable(flat, (variable) => reads.push(variable));
+  return reads;
+}
+
+/** Variables of the enclosing body that a statement's inner bodies use: they must be bound before. */
+function closedOver(flat: Flat, own: Variables, outer: Variables): readonly Variable[] {
+  const found: Variable[] = [];
+  const visit = (variable: Variable): void => {
+    if (own.has(variable) && !outer.has(variable)) found.push(variable);
+  };
+  const enter = (inner: Flat): void => {
+    eachVariable(inner, visit);
+    descend(inner);
+  };
+  const descend = (inner: Flat): void => {
+    for (const { body, heads } of closuresOf(inner)) {
+      for (const head of heads) visitOperand(head, visit, ignore);
+      for (const statement of body.statements) enter(statement);
+    }
+  };
+  descend(flat);
+  return found;
+}
+
+/** The variables that a statement binds, given those that are bound before it. */
+export function outputsOf(flat: Flat, safe: Variables): Variables {
+  const outputs = new Set<Variable>();
+  if (flat.negated) return outputs;
+  const { op } = flat;
+  if (op.kind === "every" || op.kind === "print") return outputs;
+  const known = (variable: Variable): boolean => safe.has(variable) || outputs.has(variable);
+  if (op.kind === "call") {
+    if (op.result === undefined || !op.args.every((argument) => isKnown(argument, known))) return outputs;
+    bindPattern(op.result, known, outputs);
+    return outputs;
+  }
+  for (const operand of operandsOf(op)) refOutputs(operand, known, outputs);
+  if (op.kind !== "unify") return outputs;
+  // Each side may bind what the other knows; twice, since one direction can enable the other.
+  for (let round = 0; round < 2; round++) {
+    if (isKnown(op.right, known)) bindPattern(op.left, known, outputs);
+    if (isKnown(op.left, known)) bindPattern(op.right, known, outputs);
+  }
+  return outputs;
+}
+
+/** A reference whose base is known binds the variables in its steps by iteration. */
+function refOutputs(operand: Operand, known: (variable: Variable) => boolean, outputs: Set<Variable>): void {
+  if (operand.kind !== "ref") return;
+  if (operand.base.kind === "var" && !known(operand.base.variable)) return;
+  for (const step of operand.path) bindPattern(step, known, outputs);
+}
+
+/** Binds the free variables of a pattern: names, and names inside arrays and object values. */
+function bindPattern(operand: Operand, known: (variable: Variable) => boolean, outputs: Set<Variable>): void {
+  switch (operand.kind) {
+    case "var":
+      if (!known(operand.variable)) outputs.add(operand.variable);
+      return;
+    case "array":
+      for (const item of operand.items) bindPattern(item, known, outputs);
+      return;
+    case "object":
+      for (const [key, value] of operand.entries) if (isKnown(key, known)) bindPattern(value, known, outputs);
+      return;
+    default:
+  }
+}
+
+/** True if every variable outside closures is bound. */
+export function isKnown(operand: Operand, known: (variable: Variable) => boolean): boolean {
+  let all = true;
+  visitOperand(
+    operand,
+    (variable) => {
+      if (!known(variable)) all = false;
+    },
+    ignore,
+  );
+  return all;
+}

@@ -1,0 +1,130 @@
+import type { RE2JS } from "re2js";
+import type { Numeric, RegoArray, TypeName, Value } from "../values/index.ts";
+import { isArray, isInteger, RegoObject, RegoSet, typeName } from "../values/index.ts";
+
+/** What a builtin may use of the evaluation it runs in. */
+export interface BuiltinContext {
+  readonly maxNesting: number;
+  /** The compiled pattern from the bounded cache. */
+  regex(pattern: string): RE2JS;
+  /** Counts units of work, so that time limits hold inside builtins. @throws {RegoError} */
+  work(units: number): void;
+  /** Counts memory of a value before it is built. @throws {RegoError} */
+  allocate(units: number): void;
+  /** Milliseconds since the epoch, the same for the whole query; undefined if the caller gave no clock. */
+  now(): number | undefined;
+}
+
+/** A builtin function. Undefined means that the call has no value. */
+export interface Builtin {
+  readonly name: string;
+  readonly arity: number;
+  readonly deprecated?: boolean;
+  /** True for relations: the result is an array of all solutions. */
+  readonly relation?: boolean;
+  /** @throws {BuiltinError} for operands that it cannot take */
+  call(args: RegoArray, context: BuiltinContext): Value | undefined;
+}
+
+/** The failure of a builtin: it makes the call undefined, or with strict errors aborts the query. */
+export class BuiltinError extends Error {
+  readonly kind: "builtin" | "operand";
+
+  constructor(kind: "builtin" | "operand", message: string) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+/** Failure of a builtin for its own reasons. */
+export function builtinError(message: string): BuiltinError {
+  return new BuiltinError("builtin", message);
+}
+
+/** Declares a builtin. */
+export function define(
+  name: string,
+  arity: number,
+  call: (args: RegoArray, context: BuiltinContext) => Value | undefined,
+  options: { readonly deprecated?: boolean; readonly relation?: boolean } = {},
+): Builtin {
+  return { name, arity, call, ...options };
+}
+
+/** Failure of an operand's type; positions count from 1. */
+export function operandError(position: number, expected: string, found: Value | string): BuiltinError {
+  return new BuiltinError(
+    "operand",
+    `operand ${position} must be ${expected} but got ${typeof found === "string" && found.startsWith("!") ? found.slice(1) : typeName(found)}`,
+  );
+}
+
+/** The operand at an index as a string. */
+export function string(args: RegoArray, at: number): string {
+  const value = args[at]!;
+  if (typeof value !== "string") throw operandError(at + 1, "string", value);
+  return value;
+}
+
+export function number(args: RegoArray, at: number): Numeric {
+  const value = args[at]!;
+  if (typeof value !== "number" && typeof value !== "bigint") throw operandError(at + 1, "number", value);
+  return value;
+}
+
+export function integer(args: RegoArray, at: number): Numeric {
+  const value = number(args, at);
+  if (!isInteger(value)) throw operandError(at + 1, "integer number", "!floating-point number");
+  return value;
+}
+
+/** An integer that is small enough to count with. */
+export function smallInteger(args: RegoArray, at: number): number {
+  const value = integer(args, at);
+  if (typeof value === "bigint") throw builtinError(`operand ${at + 1} is out of range`);
+  return value;
+}
+
+export function array(args: RegoArray, at: number): RegoArray {
+  const value = args[at];
+  if (!isArray(value)) throw operandError(at + 1, "array", value!);
+  return value;
+}
+
+export function set(args: RegoArray, at: number): RegoSet {
+  const value = args[at]!;
+  if (!(value instanceof RegoSet)) throw operandError(at + 1, "set", value);
+  return value;
+}
+
+export function object(args: RegoArray, at: number): RegoObject {
+  const value = args[at]!;
+  if (!(value instanceof RegoObject)) throw operandError(at + 1, "object", value);
+  return value;
+}
+
+export function boolean(args: RegoArray, at: number): boolean {
+  const value = args[at]!;
+  if (typeof value !== "boolean") throw operandError(at + 1, "boolean", value);
+  return value;
+}
+
+/** Items of an array or a set, in order. */
+export function collection(args: RegoArray, at: number, expected = "one of {array, set}"): readonly Value[] {
+  const value = args[at]!;
+  if (isArray(value)) return value;
+  if (value instanceof RegoSet) return value.items();
+  throw operandError(at + 1, expected, value);
+}
+
+/** Items of an array or a set, all of one type. */
+export function collectionOf(args: RegoArray, at: number, type: TypeName): readonly Value[] {
+  const items = collection(args, at);
+  for (const item of items) {
+    if (typeName(item) !== type) {
+      const outer = isArray(args[at]) ? "array" : "set";
+      throw new BuiltinError("operand", `operand ${at + 1} must be ${outer} of ${type}s but got ${outer} containing ${typeName(item)}`);
+    }
+  }
+  return items;
+}

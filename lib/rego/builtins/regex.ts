@@ -1,0 +1,143 @@
+import type { RE2JS } from "re2js";
+import type { RegoArray } from "../values/index.ts";
+import type { Builtin, BuiltinContext } from "./builtin.ts";
+import { BuiltinError, define, integer, string } from "./builtin.ts";
+
+/** Which operand of each function is the pattern: literals there are checked when the policy is loaded. */
+export const REGEX_PATTERN_OPERANDS: ReadonlyMap<string, number> = new Map([
+  ["regex.match", 0],
+  ["re_match", 0],
+  ["regex.split", 0],
+  ["regex.find_n", 0],
+  ["regex.find_all_string_submatch_n", 0],
+  ["regex.replace", 1],
+]);
+
+/** The pattern, with the cost of matching it against a text charged: RE2 takes text length times program size at worst. */
+function pattern(args: RegoArray, patternAt: number, text: string, context: BuiltinContext): RE2JS {
+  const compiled = context.regex(string(args, patternAt));
+  context.work(1 + Math.floor((text.length * compiled.programSize()) / 128));
+  return compiled;
+}
+
+/** Indexes of all matches, each with those of its groups: Go's order and its treatment of empty matches. */
+function findAll(compiled: RE2JS, text: string, count: number): readonly (readonly number[])[] {
+  return (compiled.re2().findAllSubmatchIndex(text, count) as readonly (readonly number[])[] | null) ?? [];
+}
+
+function limitOf(args: RegoArray, at: number): number {
+  const value = Number(integer(args, at));
+  return Math.max(-1, Math.min(value, 2 ** 31));
+}
+
+function isMatch(args: RegoArray, context: BuiltinContext): boolean {
+  const text = string(args, 1);
+  return pattern(args, 0, text, context).test(text);
+}
+
+/** Regular expressions: RE2 syntax and semantics, never those of JavaScript. */
+export const regexBuiltins: readonly Builtin[] = [
+  define("regex.match", 2, isMatch),
+  define("re_match", 2, isMatch, { deprecated: true }),
+  define("regex.is_valid", 1, ([text], context) => {
+    if (typeof text !== "string") return false;
+    try {
+      context.regex(text);
+      return true;
+    } catch (error) {
+      if (error instanceof BuiltinError) return false;
+      throw error;
+    }
+  }),
+  define("regex.find_n", 3, (args, context) => {
+    const text = string(args, 1);
+    const found = findAll(pattern(args, 0, text, context), text, limitOf(args, 2));
+    context.allocate(found.length * 32 + text.length);
+    return found.map(([start, end]) => text.slice(start, end));
+  }),
+  define("regex.find_all_string_submatch_n", 3, (args, context) => {
+    const text = string(args, 1);
+    const found = findAll(pattern(args, 0, text, context), text, limitOf(args, 2));
+    return found.map((indexes) => {
+      context.allocate(indexes.length * 16);
+      const groups: string[] = [];
+      for (let at = 0; at < indexes.length; at += 2) groups.push(indexes[at]! < 0 ? "" : text.slice(indexes[at], indexes[at + 1]));
+      return groups;
+    });
+  }),
+  define("regex.split", 2, (args, context) => {
+    const text = string(args, 1);
+    const compiled = pattern(args, 0, text, context);
+    if (compiled.pattern() !== "" && text === "") return [""];
+    const parts: string[] = [];
+    let begin = 0;
+    let end = 0;
+    for (const [start, stop] of findAll(compiled, text, -1)) {
+      end = start!;
+      if (stop !== 0) parts.push(text.slice(begin, end));
+      begin = stop!;
+    }
+    if (end !== text.length) parts.push(text.slice(begin));
+    context.allocate(parts.length * 16 + text.length);
+    return parts;
+  }),
+  define("regex.replace", 3, (args, context) => {
+    const text = string(args, 0);
+    const compiled = pattern(args, 1, text, context);
+    const template = string(args, 2);
+    let result = "";
+    let at = 0;
+    for (const indexes of findAll(compiled, text, -1)) {
+      result += text.slice(at, indexes[0]);
+      const piece = expand(template, text, indexes, compiled);
+      context.allocate(piece.length);
+      result += piece;
+      at = indexes[1]!;
+    }
+    return result + text.slice(at);
+  }),
+];
+
+function isNameUnit(unit: number): boolean {
+  return (unit >= 0x30 && unit <= 0x39) || (unit >= 0x41 && unit <= 0x5a) || (unit >= 0x61 && unit <= 0x7a) || unit === 0x5f;
+}
+
+/** Go's `Expand`: `$1`, `$name`, `${name}`, `$$`; a name is as long as it can be, an unknown one stands for nothing. */
+function expand(template: string, text: string, indexes: readonly number[], compiled: RE2JS): string {
+  let result = "";
+  let at = 0;
+  for (;;) {
+    const dollar = template.indexOf("$", at);
+    if (dollar === -1) return result + template.slice(at);
+    result += template.slice(at, dollar);
+    if (template[dollar + 1] === "$") {
+      result += "$";
+      at = dollar + 2;
+      continue;
+    }
+    const braced = template[dollar + 1] === "{";
+    const start = dollar + (braced ? 2 : 1);
+    let end = start;
+    while (end < template.length && isNameUnit(template.charCodeAt(end))) end++;
+    if (end === start || (braced && template[end] !== "}")) {
+      result += "$";
+      at = dollar + 1;
+      continue;
+    }
+    result += group(template.slice(start, end), text, indexes, compiled);
+    at = braced ? end + 1 : end;
+  }
+}
+
+function group(name: string, text: string, indexes: readonly number[], compiled: RE2JS): string {
+  let number = -1;
+  if (isDigits(name)) number = Number(name);
+  else if (Object.hasOwn(compiled.namedGroups(), name)) number = compiled.namedGroups()[name]!;
+  const start = indexes[2 * number];
+  return number < 0 || start === undefined || start < 0 ? "" : text.slice(start, indexes[2 * number + 1]);
+}
+
+function isDigits(text: string): boolean {
+  for (const char of text) if (char < "0" || char > "9") return false;
+  return text.length < 10;
+}

@@ -1,0 +1,951 @@
+import type { Block, Callee, Comprehension, Flat, Modifier, Op, Operand, RefOperand, Variable } from "../analysis/ir.ts";
+import { closuresOf, operandsOf, visitOperand } from "../analysis/ir.ts";
+import { isDocument } from "../analysis/rule-tree.ts";
+import { isKnown, outputsOf } from "../analysis/safety.ts";
+import type { Builtin } from "../builtins/builtin.ts";
+import { BuiltinError } from "../builtins/builtin.ts";
+import { RegoError } from "../errors.ts";
+import type { Source } from "../syntax/source.ts";
+import type { Meter, RegoArray, Value } from "../values/index.ts";
+import { compareValues, equalValues, formatValue, isArray, isPrimitive, lookup, RegoObject, RegoSet } from "../values/index.ts";
+import type { Chain, Continuation, Getter, Match, Slots, Test } from "./closures.ts";
+import { collect, eachMember, newSlots, sequence } from "./closures.ts";
+import { descend, isPlain, overlayWith, rootView, viewKeys, viewValue, withPath } from "./documents.ts";
+import type { View } from "./documents.ts";
+import type { FunctionCode, Program } from "./program.ts";
+import type { Documents, Query, Replacement } from "./query.ts";
+import type { TracePoint } from "./trace-recorder.ts";
+
+/** A statement, compiled: a test, or something that runs the rest of the body once per solution. */
+type Unit = { readonly kind: "test"; readonly run: Test } | { readonly kind: "iterate"; readonly build: (next: Chain) => Chain };
+
+/** A step of a reference, compiled. */
+type Step = { readonly kind: "key"; readonly get: Getter } | { readonly kind: "each"; readonly match: Match };
+
+const always: Chain = () => true;
+
+/** Statements between a value and its reader that inlining looks at: operands of one call are rarely more. */
+const MAX_LOOKAHEAD = 32;
+
+/**
+ * Compiles a body to closures. Which variables are bound at each point is known here, so that nothing is looked up by
+ * name and nothing is undone when the search goes back.
+ */
+export class BodyCompiler {
+  readonly #program: Program;
+  readonly #bound: Set<Variable>;
+  /** Values that are computed where they are used instead of being stored first. */
+  readonly #inlined = new Map<Variable, Getter>();
+
+  constructor(program: Program, bound: Iterable<Variable>) {
+    this.#program = program;
+    this.#bound = new Set(bound);
+  }
+
+  /**
+   * Compiles a body.
+   * @param heads operands that `finish` reads
+   * @param finish makes what runs for each solution
+   */
+  compile(block: Block, heads: readonly Operand[], finish: (compiler: BodyCompiler) => Chain): Chain {
+    const { statements } = block;
+    const units: Unit[] = [];
+    const uses = this.#program.traced ? undefined : countUses(statements, heads);
+    for (let at = 0; at < statements.length; at++) {
+      const flat = statements[at]!;
+      if (uses !== undefined && this.#inline(statements, at, uses)) continue;
+      const point = this.#program.traced ? this.#tracePoint(flat) : undefined;
+      const unit = this.#statement(flat);
+      units.push(point === undefined ? unit : traced(unit, at, point));
+      for (const variable of outputsOf(flat, this.#bound)) this.#bound.add(variable);
+    }
+    return link(units, finish(this));
+  }
+
+  // Inlining
+
+  /**
+   * A generated variable that is set from a single value and read once, by the next statement that is no such variable
+   * itself, needs no slot: its value is computed in the place where it is read.
+   */
+  #inline(statements: readonly Flat[], at: number, uses: ReadonlyMap<Variable, number>): boolean {
+    const flat = statements[at]!;
+    const target = temporary(flat, uses);
+    if (target === undefined || this.#bound.has(target)) return false;
+    const added = new Set<Variable>([target]);
+    const known = (variable: Variable): boolean => this.#bound.has(variable) || added.has(variable);
+    if (!isSingle(flat, known, this.#program)) return false;
+    let consumer = at + 1;
+    for (; consumer < statements.length; consumer++) {
+      const next = statements[consumer]!;
+      if (mentions(next, target)) break;
+      const other = consumer - at > MAX_LOOKAHEAD ? undefined : temporary(next, uses);
+      if (other === undefined || !isSingle(next, known, this.#program)) return false;
+      added.add(other);
+    }
+    const reader = statements[consumer];
+    if (reader !== undefined && (reader.negated || reader.modifiers.length > 0 || !isSingle(reader, known, this.#program))) return false;
+    const getter = flat.op.kind === "call" ? this.#call(flat.op.callee, flat.op.args, flat) : this.#get((flat.op as Op & { kind: "unify" }).right, flat.source);
+    this.#inlined.set(target, getter);
+    this.#bound.add(target);
+    return true;
+  }
+
+  // Statements
+
+  #statement(flat: Flat): Unit {
+    let unit = this.#op(flat);
+    if (flat.negated) {
+      const holds = link([unit], always);
+      unit = { kind: "test", run: (query, slots) => !holds(query, slots) };
+    }
+    return flat.modifiers.length === 0 ? unit : this.#under(flat.modifiers, unit, flat.source);
+  }
+
+  #op(flat: Flat): Unit {
+    const { op, source } = flat;
+    switch (op.kind) {
+      case "test":
+        return this.#each(op.operand, source, (_query, _slots, value) => value !== false);
+      case "equal":
+        return this.#equal(op.left, op.right, source);
+      case "unify":
+        return this.#unify(op.left, op.right, source);
+      case "call":
+        return this.#callUnit(op, flat);
+      case "every":
+        return this.#every(op, source);
+      case "print":
+        return this.#print(op, flat);
+    }
+  }
+
+  /** Runs a check for each value of an operand. */
+  #each(operand: Operand, source: Source, check: Match): Unit {
+    if (this.#isDetermined(operand)) {
+      const get = this.#get(operand, source);
+      return {
+        kind: "test",
+        run: (query, slots) => {
+          const value = get(query, slots);
+          return value !== undefined && check(query, slots, value);
+        },
+      };
+    }
+    const steps = this.#steps(operand as RefOperand, source);
+    return {
+      kind: "iterate",
+      build: (next) => steps((query, slots, value) => check(query, slots, value) && next(query, slots)),
+    };
+  }
+
+  #equal(left: Operand, right: Operand, source: Source): Unit {
+    if (this.#isDetermined(left) && this.#isDetermined(right)) {
+      const a = this.#get(left, source);
+      const b = this.#get(right, source);
+      return {
+        kind: "test",
+        run: (query, slots) => {
+          const first = a(query, slots);
+          if (first === undefined) return false;
+          const second = b(query, slots);
+          return second !== undefined && equalValues(first, second, query);
+        },
+      };
+    }
+    // One side iterates; the other may use what that binds.
+    const [one, other] = left.kind === "ref" && !this.#isDetermined(left) ? [left, right] : [right, left];
+    const steps = this.#steps(one as RefOperand, source);
+    this.#bindAll(one);
+    const inner = this.#isDetermined(other) ? undefined : this.#steps(other as RefOperand, source);
+    if (inner !== undefined) {
+      return {
+        kind: "iterate",
+        build: (next) => steps((query, slots, value) => inner((q, s, second) => equalValues(value, second, q) && next(q, s))(query, slots)),
+      };
+    }
+    const get = this.#get(other, source);
+    return {
+      kind: "iterate",
+      build: (next) =>
+        steps((query, slots, value) => {
+          const second = get(query, slots);
+          return second !== undefined && equalValues(value, second, query) && next(query, slots);
+        }),
+    };
+  }
+
+  #unify(left: Operand, right: Operand, source: Source): Unit {
+    // The side whose variables are all bound gives the value, the other one is the pattern.
+    if (this.#isDetermined(right)) return this.#unifyValue(right, left, source);
+    if (this.#isDetermined(left)) return this.#unifyValue(left, right, source);
+    const [ref, pattern] = right.kind === "ref" ? [right, left] : [left, right];
+    if (ref.kind !== "ref") return this.#unifyPatterns(left, right, source);
+    const steps = this.#steps(ref, source);
+    this.#bindAll(ref);
+    if (pattern.kind === "ref" && !this.#isDetermined(pattern)) {
+      const inner = this.#steps(pattern, source);
+      return {
+        kind: "iterate",
+        build: (next) => steps((query, slots, value) => inner((q, s, second) => equalValues(value, second, q) && next(q, s))(query, slots)),
+      };
+    }
+    const match = this.#match(pattern, source);
+    return { kind: "iterate", build: (next) => steps((query, slots, value) => match(query, slots, value) && next(query, slots)) };
+  }
+
+  #unifyValue(value: Operand, pattern: Operand, source: Source): Unit {
+    if (pattern.kind === "ref" && !this.#isDetermined(pattern)) return this.#equal(pattern, value, source);
+    const get = this.#get(value, source);
+    if (pattern.kind === "var" && !this.#bound.has(pattern.variable)) {
+      const { slot } = pattern.variable;
+      return {
+        kind: "test",
+        run: (query, slots) => {
+          const found = get(query, slots);
+          if (found === undefined) return false;
+          slots[slot] = found;
+          return true;
+        },
+      };
+    }
+    const match = this.#match(pattern, source);
+    return {
+      kind: "test",
+      run: (query, slots) => {
+        const found = get(query, slots);
+        return found !== undefined && match(query, slots, found);
+      },
+    };
+  }
+
+  /** Two patterns that each bind something: possible only where the lowering could not take them apart. */
+  #unifyPatterns(left: Operand, right: Operand, _source: Source): Unit {
+    throw new RegoError("ERR_REGO_UNSAFE", `cannot unify ${left.kind} with ${right.kind}: both have variables without a value`);
+  }
+
+  #every(op: Op & { kind: "every" }, source: Source): Unit {
+    const domain = this.#get(op.domain, source);
+    const locals = op.key === undefined ? [op.value] : [op.key, op.value];
+    const body = new BodyCompiler(this.#program, [...this.#bound, ...locals]).compile(op.body, [], () => always);
+    const key = op.key?.slot;
+    const { slot } = op.value;
+    return {
+      kind: "test",
+      run: (query, slots) => {
+        const value = domain(query, slots);
+        if (value === undefined || isPrimitive(value)) return false;
+        return !eachMember(query, value, (name, member) => {
+          if (key !== undefined) slots[key] = name;
+          slots[slot] = member;
+          return !body(query, slots);
+        });
+      },
+    };
+  }
+
+  #print(op: Op & { kind: "print" }, flat: Flat): Unit {
+    const { source, at } = flat;
+    const getters = op.args.map(({ body, value }): ((query: Query, slots: Slots) => readonly (Value | undefined)[]) => {
+      if (body.statements.length === 0 && this.#isDetermined(value)) {
+        const get = this.#get(value, source);
+        return (query, slots) => [get(query, slots)];
+      }
+      const chain = new BodyCompiler(this.#program, this.#bound).compile(body, [value], (compiler) => {
+        const get = compiler.#get(value, source);
+        return (query, slots) => {
+          const found = get(query, slots);
+          if (found !== undefined) query.sinks.at(-1)!.push(found);
+          return false;
+        };
+      });
+      return (query, slots) => {
+        const values: Value[] = [];
+        query.sinks.push(values);
+        chain(query, slots);
+        query.sinks.pop();
+        return values.length === 0 ? [undefined] : values;
+      };
+    });
+    return {
+      kind: "test",
+      run: (query, slots) => {
+        let rows: (Value | undefined)[][] = [[]];
+        for (const get of getters) {
+          const values = get(query, slots);
+          if (values.length === 1) for (const row of rows) row.push(values[0]);
+          else rows = rows.flatMap((row) => values.map((value) => [...row, value]));
+          query.work(rows.length);
+        }
+        for (const values of rows) query.print({ source, at, values });
+        return true;
+      },
+    };
+  }
+
+  // with
+
+  #under(modifiers: readonly Modifier[], unit: Unit, source: Source): Unit {
+    const setters = modifiers.map((modifier) => this.#setter(modifier, source));
+    return {
+      kind: "iterate",
+      build: (next) => {
+        // The rest of the body runs outside the modifiers, so the documents are swapped back and forth around it.
+        const inner = link([unit], (query, slots) => {
+          const outside = query.saved.pop()!;
+          const inside = query.swap(outside);
+          const stop = next(query, slots);
+          query.swap(inside);
+          query.saved.push(outside);
+          return stop;
+        });
+        return (query, slots) => {
+          const documents: Documents = { input: query.input, overlay: query.overlay, mocks: query.mocks, cache: [] };
+          for (const set of setters) if (!set(query, slots, documents)) return false;
+          query.saved.push(query.swap(documents));
+          const stop = inner(query, slots);
+          query.swap(query.saved.pop()!);
+          return stop;
+        };
+      },
+    };
+  }
+
+  #setter(modifier: Modifier, source: Source): (query: Query, slots: Slots, documents: Documents) => boolean {
+    if (modifier.kind === "callee") {
+      const { name, value } = modifier;
+      const mock = (documents: Documents, replacement: Replacement): boolean => {
+        documents.mocks = new Map([...(documents.mocks ?? []), [name, replacement]]);
+        return true;
+      };
+      if (value.kind === "builtin" || value.kind === "function") return (_query, _slots, documents) => mock(documents, { kind: "callee", callee: value });
+      const get = this.#get(value, source);
+      return (query, slots, documents) => {
+        const found = get(query, slots);
+        return found !== undefined && mock(documents, { kind: "value", value: found });
+      };
+    }
+    const { path, kind } = modifier;
+    const get = this.#get(modifier.value, source);
+    return (query, slots, documents) => {
+      const value = get(query, slots);
+      if (value === undefined) return false;
+      query.work(path.length + 1);
+      if (kind === "input") documents.input = withPath(documents.input, path, value);
+      else documents.overlay = overlayWith(documents.overlay, path, value);
+      return true;
+    };
+  }
+
+  // Calls
+
+  #callUnit(op: Op & { kind: "call" }, flat: Flat): Unit {
+    const get = this.#call(op.callee, op.args, flat);
+    const { result } = op;
+    if (result === undefined) {
+      return {
+        kind: "test",
+        run: (query, slots) => {
+          const value = get(query, slots);
+          return value !== undefined && value !== false;
+        },
+      };
+    }
+    const match = this.#match(result, flat.source);
+    if (op.callee.kind === "builtin" && this.#program.builtin(op.callee.name)?.relation === true) {
+      return {
+        kind: "iterate",
+        build: (next) => (query, slots) => {
+          const solutions = get(query, slots);
+          if (!isArray(solutions)) return solutions !== undefined && match(query, slots, solutions) && next(query, slots);
+          for (const solution of solutions) {
+            query.step();
+            if (match(query, slots, solution) && next(query, slots)) return true;
+          }
+          return false;
+        },
+      };
+    }
+    return {
+      kind: "test",
+      run: (query, slots) => {
+        const value = get(query, slots);
+        return value !== undefined && match(query, slots, value);
+      },
+    };
+  }
+
+  /** The value of a call. */
+  #call(callee: Callee, args: readonly Operand[], flat: Flat): Getter {
+    const getters = args.map((argument) => this.#get(argument, flat.source));
+    const direct = callee.kind === "function" ? this.#functionCall(callee, getters) : this.#builtinCall(callee.name, getters, flat);
+    const name = callee.kind === "function" ? callee.group.name : callee.name;
+    return (query, slots) => {
+      if (query.mocks === undefined) return direct(query, slots);
+      const mock = query.mocks.get(name);
+      return mock === undefined ? direct(query, slots) : this.#mocked(mock, getters, flat, query, slots);
+    };
+  }
+
+  #functionCall(callee: Callee & { kind: "function" }, getters: readonly Getter[]): Getter {
+    let code: FunctionCode | undefined;
+    const program = this.#program;
+    const count = getters.length;
+    return (query, slots) => {
+      code ??= program.function(callee.group);
+      const frame = newSlots(code.frameSize);
+      for (let at = 0; at < count; at++) {
+        const value = getters[at]!(query, slots);
+        if (value === undefined) return undefined;
+        frame[at] = value;
+      }
+      return code.run(query, frame);
+    };
+  }
+
+  #builtinCall(name: string, getters: readonly Getter[], flat: Flat): Getter {
+    const compare = COMPARISONS.get(name);
+    if (compare !== undefined) {
+      const [a, b] = getters;
+      return (query, slots) => {
+        const left = a!(query, slots);
+        if (left === undefined) return undefined;
+        const right = b!(query, slots);
+        return right === undefined ? undefined : compare(left, right, query);
+      };
+    }
+    const builtin = this.#program.builtin(name)!;
+    if (getters.length === 2) {
+      const [a, b] = getters;
+      return (query, slots) => {
+        const left = a!(query, slots);
+        if (left === undefined) return undefined;
+        const right = b!(query, slots);
+        return right === undefined ? undefined : callBuiltin(builtin, [left, right], query, flat);
+      };
+    }
+    return (query, slots) => {
+      const values = collect(getters, query, slots);
+      return values === undefined ? undefined : callBuiltin(builtin, values, query, flat);
+    };
+  }
+
+  /** Inside a replacement no other replacement holds, so that it can call what it replaces. */
+  #mocked(mock: Replacement, getters: readonly Getter[], flat: Flat, query: Query, slots: Slots): Value | undefined {
+    const values = collect(getters, query, slots);
+    if (values === undefined) return undefined;
+    if (mock.kind === "value") return mock.value;
+    if (mock.callee.kind === "builtin") return callBuiltin(this.#program.builtin(mock.callee.name)!, values, query, flat);
+    const code = this.#program.function(mock.callee.group);
+    const frame = newSlots(code.frameSize);
+    values.forEach((value, at) => (frame[at] = value));
+    const before = query.swap({ input: query.input, overlay: query.overlay, mocks: undefined, cache: [] });
+    const result = code.run(query, frame);
+    query.swap(before);
+    return result;
+  }
+
+  // Operands
+
+  #isDetermined(operand: Operand): boolean {
+    return isKnown(operand, (variable) => this.#bound.has(variable));
+  }
+
+  #bindAll(operand: Operand): void {
+    visitOperand(
+      operand,
+      (variable) => this.#bound.add(variable),
+      () => undefined,
+    );
+  }
+
+  /** The value of an operand whose variables are bound. */
+  get(operand: Operand, source: Source): Getter {
+    return this.#get(operand, source);
+  }
+
+  #get(operand: Operand, source: Source): Getter {
+    switch (operand.kind) {
+      case "const": {
+        const { value } = operand;
+        return () => value;
+      }
+      case "var":
+        return this.#read(operand.variable);
+      case "array": {
+        const getters = operand.items.map((item) => this.#get(item, source));
+        return (query, slots) => collect(getters, query, slots);
+      }
+      case "set": {
+        const getters = operand.items.map((item) => this.#get(item, source));
+        return (query, slots) => {
+          const values = collect(getters, query, slots);
+          return values === undefined ? undefined : RegoSet.of(values);
+        };
+      }
+      case "object": {
+        const getters = operand.entries.map(([key, value]) => [this.#get(key, source), this.#get(value, source)] as const);
+        return (query, slots) => {
+          const object = new RegoObject();
+          for (const [key, value] of getters) {
+            const name = key(query, slots);
+            const item = name === undefined ? undefined : value(query, slots);
+            if (name === undefined || item === undefined) return undefined;
+            object.put(name, item);
+          }
+          return object;
+        };
+      }
+      case "ref":
+        return this.#refGetter(operand, source);
+      case "comprehension":
+        return this.#comprehension(operand, source);
+    }
+  }
+
+  #read(variable: Variable): Getter {
+    const inlined = this.#inlined.get(variable);
+    if (inlined !== undefined) return inlined;
+    const { slot } = variable;
+    return (_query, slots) => slots[slot];
+  }
+
+  #comprehension(operand: Comprehension, source: Source): Getter {
+    const { accumulator, type } = operand;
+    const heads = operand.key === undefined ? [operand.value] : [operand.key, operand.value];
+    const compiler = new BodyCompiler(this.#program, this.#bound);
+    const chain = compiler.compile(operand.body, heads, (inner) => {
+      const value = inner.#get(operand.value, source);
+      if (operand.key === undefined) {
+        return (query, slots) => {
+          const found = value(query, slots);
+          if (found === undefined) return false;
+          query.allocate(16);
+          const target = slots[accumulator]!;
+          if (target instanceof RegoSet) target.add(found);
+          else (target as Value[]).push(found);
+          return false;
+        };
+      }
+      const key = inner.#get(operand.key, source);
+      return (query, slots) => {
+        const name = key(query, slots);
+        const found = name === undefined ? undefined : value(query, slots);
+        if (name === undefined || found === undefined) return false;
+        query.allocate(32);
+        const target = slots[accumulator] as RegoObject;
+        const earlier = target.get(name);
+        if (earlier !== undefined && !equalValues(earlier, found)) throw conflict("object keys must be unique", source, operand.at);
+        target.put(name, found);
+        return false;
+      };
+    });
+    return (query, slots) => {
+      const target: Value = type === "array" ? [] : type === "set" ? new RegoSet() : new RegoObject();
+      slots[accumulator] = target;
+      chain(query, slots);
+      return target;
+    };
+  }
+
+  // References
+
+  #refGetter(ref: RefOperand, source: Source): Getter {
+    const { base } = ref;
+    if (base.kind === "data") return this.#dataGetter(ref, source);
+    const start: Getter = base.kind === "var" ? this.#read(base.variable) : (query) => query.input;
+    return follow(start, ref.path, (step) => this.#get(step, source));
+  }
+
+  #dataGetter(ref: RefOperand, source: Source): Getter {
+    const program = this.#program;
+    const found = this.#ruleAt(ref);
+    const getters = ref.path.map((step) => this.#get(step, source));
+    const walk: Getter = (query, slots) => {
+      let view: View | undefined = rootView(program, query);
+      for (const get of getters) {
+        const key = get(query, slots);
+        if (key === undefined) return undefined;
+        view = descend(program, query, view, key);
+        if (view === undefined) return undefined;
+      }
+      return viewValue(program, query, view);
+    };
+    if (found === undefined) return walk;
+    const direct = follow(found.get, ref.path.slice(found.steps), (step) => this.#get(step, source));
+    return (query, slots) => (query.overlay === undefined ? direct(query, slots) : walk(query, slots));
+  }
+
+  /** The rule, or the base documents without any rule, that the constant start of a `data` reference leads to. */
+  #ruleAt(ref: RefOperand): { readonly get: Getter; readonly steps: number } | undefined {
+    let node = this.#program.tree.root;
+    for (let at = 0; at < ref.path.length; at++) {
+      const step = ref.path[at]!;
+      if (step.kind !== "const") return undefined;
+      const child = isPrimitive(step.value) ? node.children.get(step.value) : undefined;
+      if (child === undefined) return { get: (query) => query.base, steps: 0 };
+      if (child.group !== undefined) {
+        const document = isDocument(child.group) ? this.#program.document(child.group) : (): undefined => undefined;
+        return { get: document, steps: at + 1 };
+      }
+      node = child;
+    }
+    return undefined;
+  }
+
+  /** Runs a continuation for every value of a reference that iterates. Binds its variables. */
+  #steps(ref: RefOperand, source: Source): (next: Continuation) => Chain {
+    const bound = new Set(this.#bound);
+    const inner = new BodyCompiler(this.#program, bound);
+    for (const [variable, getter] of this.#inlined) inner.#inlined.set(variable, getter);
+    const steps = ref.path.map((step): Step => {
+      if (inner.#isDetermined(step)) return { kind: "key", get: inner.#get(step, source) };
+      const match = inner.#match(step, source);
+      inner.#bindAll(step);
+      return { kind: "each", match };
+    });
+    if (ref.base.kind !== "data") {
+      const start: Getter = ref.base.kind === "var" ? this.#read(ref.base.variable) : (query) => query.input;
+      return (next) => startAt(start, walkSteps(steps, 0, next));
+    }
+    const found = this.#ruleAt(ref) ?? this.#prefixOf(ref);
+    const program = this.#program;
+    return (next) => {
+      const conts = steps.map((_, at) => walkSteps(steps, at, next));
+      const visit = (query: Query, slots: Slots, view: View, at: number): boolean => {
+        if (at === steps.length) {
+          const value = viewValue(program, query, view);
+          return value !== undefined && next(query, slots, value);
+        }
+        if (isPlain(view)) return view.base !== undefined && conts[at]!(query, slots, view.base);
+        const step = steps[at]!;
+        if (step.kind === "key") {
+          const key = step.get(query, slots);
+          const below = key === undefined ? undefined : descend(program, query, view, key);
+          return below !== undefined && visit(query, slots, below, at + 1);
+        }
+        for (const key of viewKeys(view)) {
+          query.step();
+          if (!step.match(query, slots, key)) continue;
+          const below = descend(program, query, view, key);
+          if (below !== undefined && visit(query, slots, below, at + 1)) return true;
+        }
+        return false;
+      };
+      const general: Chain = (query, slots) => visit(query, slots, rootView(program, query), 0);
+      if (found === undefined) return general;
+      const direct = startAt(found.get, walkSteps(steps, found.steps, next));
+      return (query, slots) => (query.overlay === undefined ? direct(query, slots) : general(query, slots));
+    };
+  }
+
+  /** As {@link #ruleAt}, for references whose constant start ends before they iterate. */
+  #prefixOf(ref: RefOperand): { readonly get: Getter; readonly steps: number } | undefined {
+    const constant = ref.path.findIndex((step) => step.kind !== "const");
+    return constant === -1 ? undefined : this.#ruleAt({ ...ref, path: ref.path.slice(0, constant) });
+  }
+
+  // Patterns
+
+  /** Compiles a pattern; its free variables are bound from here on. */
+  #match(pattern: Operand, source: Source): Match {
+    switch (pattern.kind) {
+      case "const": {
+        const { value } = pattern;
+        return (query, _slots, found) => equalValues(value, found, query);
+      }
+      case "var": {
+        const { variable } = pattern;
+        if (variable.kind === "wildcard") return always;
+        if (this.#bound.has(variable)) {
+          const read = this.#read(variable);
+          return (query, slots, found) => {
+            const value = read(query, slots);
+            return value !== undefined && equalValues(value, found, query);
+          };
+        }
+        this.#bound.add(variable);
+        const { slot } = variable;
+        return (_query, slots, found) => {
+          slots[slot] = found;
+          return true;
+        };
+      }
+      case "array": {
+        const matches = pattern.items.map((item) => this.#match(item, source));
+        return (query, slots, found) => isArray(found) && found.length === matches.length && matches.every((match, at) => match(query, slots, found[at]!));
+      }
+      case "object": {
+        const entries = pattern.entries.map(([key, value]) => [this.#get(key, source), this.#match(value, source)] as const);
+        return (query, slots, found) => {
+          if (!(found instanceof RegoObject) || found.size !== entries.length) return false;
+          for (const [key, match] of entries) {
+            const name = key(query, slots);
+            const item = name === undefined ? undefined : found.get(name);
+            if (item === undefined || !match(query, slots, item)) return false;
+          }
+          return true;
+        };
+      }
+      default: {
+        const get = this.#get(pattern, source);
+        return (query, slots, found) => {
+          const value = get(query, slots);
+          return value !== undefined && equalValues(value, found, query);
+        };
+      }
+    }
+  }
+
+  // Tracing
+
+  #tracePoint(flat: Flat): (slots: Slots, query: Query) => TracePoint {
+    const operands: { readonly text: string; readonly get: Getter }[] = [];
+    for (const operand of operandsOf(flat.op)) {
+      if (operand.kind === "const" || operand.kind === "comprehension" || !this.#isDetermined(operand)) continue;
+      // Reading a rule here would run it outside its turn.
+      if (operand.kind === "ref" && operand.base.kind === "data") continue;
+      const text = describe(operand);
+      if (text !== undefined) operands.push({ text, get: this.#get(operand, flat.source) });
+    }
+    const { source, at, end } = flat;
+    return (slots, query) => ({ source, at, end, operands: operands.map(({ text, get }) => ({ text, read: () => get(query, slots) })) });
+  }
+}
+
+/** The text of an operand as the source would have it. */
+function describe(operand: Operand): string | undefined {
+  if (operand.kind === "var") return operand.variable.name === "" ? undefined : operand.variable.name;
+  if (operand.kind !== "ref") return undefined;
+  let text = operand.base.kind === "var" ? operand.base.variable.name : operand.base.kind;
+  if (text === "") return undefined;
+  for (const step of operand.path) {
+    if (step.kind === "const") text += typeof step.value === "string" ? `.${step.value}` : `[${formatValue(step.value)}]`;
+    else text += `[${describe(step) ?? "_"}]`;
+  }
+  return text;
+}
+
+function traced(unit: Unit, index: number, point: (slots: Slots, query: Query) => TracePoint): Unit {
+  if (unit.kind === "test") {
+    return {
+      kind: "test",
+      run: (query, slots) => {
+        query.trace?.reach(index, point(slots, query));
+        return unit.run(query, slots);
+      },
+    };
+  }
+  return {
+    kind: "iterate",
+    build: (next) => {
+      const chain = unit.build(next);
+      return (query, slots) => {
+        query.trace?.reach(index, point(slots, query));
+        return chain(query, slots);
+      };
+    },
+  };
+}
+
+/** Puts units in a row. */
+function link(units: readonly Unit[], last: Chain): Chain {
+  let chain = last;
+  let tests: Test[] = [];
+  for (let at = units.length - 1; at >= 0; at--) {
+    const unit = units[at]!;
+    if (unit.kind === "test") {
+      tests.unshift(unit.run);
+      continue;
+    }
+    chain = unit.build(sequence(tests, chain));
+    tests = [];
+  }
+  return sequence(tests, chain);
+}
+
+const COMPARISONS: ReadonlyMap<string, (a: Value, b: Value, meter: Meter) => boolean> = new Map<string, (a: Value, b: Value, meter: Meter) => boolean>([
+  ["equal", equalValues],
+  ["neq", (a, b, meter) => !equalValues(a, b, meter)],
+  ["lt", (a, b) => compareValues(a, b) < 0],
+  ["lte", (a, b) => compareValues(a, b) <= 0],
+  ["gt", (a, b) => compareValues(a, b) > 0],
+  ["gte", (a, b) => compareValues(a, b) >= 0],
+]);
+
+/** Work for looking through large operands once: a builtin's call counts as one step otherwise. */
+function weigh(args: RegoArray): number {
+  let weight = 0;
+  for (const value of args) {
+    if (typeof value === "string") weight += value.length >>> 8;
+    else if (isArray(value)) weight += value.length >>> 3;
+    else if (value instanceof RegoSet || value instanceof RegoObject) weight += value.size >>> 3;
+  }
+  return weight;
+}
+
+/** Calls a builtin; its failure makes the call undefined, or aborts the query with strict errors. */
+function callBuiltin(builtin: Builtin, args: RegoArray, query: Query, flat: Flat): Value | undefined {
+  query.work(1 + weigh(args));
+  try {
+    return builtin.call(args, query);
+  } catch (error) {
+    if (!(error instanceof BuiltinError)) throw error;
+    if (!query.strict) return undefined;
+    const { file, line, column } = flat.source.position(flat.at);
+    throw new RegoError(
+      error.kind === "builtin" ? "ERR_REGO_BUILTIN" : "ERR_REGO_OPERAND",
+      `${file}:${line}: ${error.kind === "builtin" ? "eval_builtin_error" : "eval_type_error"}: ${builtin.name}: ${error.message}`,
+      {
+        details: { file, line, column },
+        cause: error,
+      },
+    );
+  }
+}
+
+/** The error for two values where one is allowed. It aborts the query, also under `not`. */
+export function conflict(message: string, source: Source, at: number): RegoError {
+  const { file, line, column } = source.position(at);
+  return new RegoError("ERR_REGO_CONFLICT", `${file}:${line}: eval_conflict_error: ${message}`, { details: { file, line, column } });
+}
+
+function startAt(start: Getter, next: Continuation): Chain {
+  return (query, slots) => {
+    const value = start(query, slots);
+    return value !== undefined && next(query, slots, value);
+  };
+}
+
+/** The continuation that follows the steps from one index on. */
+function walkSteps(steps: readonly Step[], from: number, last: Continuation): Continuation {
+  let next = last;
+  for (let at = steps.length - 1; at >= from; at--) {
+    const step = steps[at]!;
+    const rest = next;
+    if (step.kind === "key") {
+      const { get } = step;
+      next = (query, slots, value) => {
+        const key = get(query, slots);
+        const member = key === undefined ? undefined : lookup(value, key);
+        return member !== undefined && rest(query, slots, member);
+      };
+    } else {
+      const { match } = step;
+      next = (query, slots, value) => eachMember(query, value, (key, member) => match(query, slots, key) && rest(query, slots, member));
+    }
+  }
+  return next;
+}
+
+/** Follows the steps of a reference without iteration. */
+function follow(start: Getter, path: readonly Operand[], compile: (step: Operand) => Getter): Getter {
+  let getter = start;
+  for (const step of path) {
+    const before = getter;
+    if (step.kind === "const") {
+      const { value: key } = step;
+      getter = (query, slots) => {
+        const value = before(query, slots);
+        return value === undefined ? undefined : lookup(value, key);
+      };
+    } else {
+      const key = compile(step);
+      getter = (query, slots) => {
+        const value = before(query, slots);
+        if (value === undefined) return undefined;
+        const at = key(query, slots);
+        return at === undefined ? undefined : lookup(value, at);
+      };
+    }
+  }
+  return getter;
+}
+
+// What can be inlined
+
+/** How often each variable is read; reads inside inner bodies count twice, which keeps them in their slots. */
+function countUses(statements: readonly Flat[], heads: readonly Operand[]): ReadonlyMap<Variable, number> {
+  const uses = new Map<Variable, number>();
+  const add = (variable: Variable, count: number): void => void uses.set(variable, (uses.get(variable) ?? 0) + count);
+  const inside = (flat: Flat): void => {
+    for (const operand of allOperands(flat))
+      visitOperand(
+        operand,
+        (variable) => add(variable, 2),
+        (inner) => deeper(inner),
+      );
+    for (const { body, heads: inner } of closuresOf(flat)) {
+      for (const head of inner)
+        visitOperand(
+          head,
+          (variable) => add(variable, 2),
+          (comprehension) => deeper(comprehension),
+        );
+      body.statements.forEach(inside);
+    }
+  };
+  const deeper = ({ body, key, value }: Comprehension): void => {
+    for (const operand of key === undefined ? [value] : [key, value]) visitOperand(operand, (variable) => add(variable, 2), deeper);
+    body.statements.forEach(inside);
+  };
+  for (const flat of statements) {
+    for (const operand of allOperands(flat)) visitOperand(operand, (variable) => add(variable, 1), deeper);
+    if (flat.op.kind === "every" || flat.op.kind === "print") {
+      for (const { body, heads: inner } of closuresOf(flat)) {
+        for (const head of inner) visitOperand(head, (variable) => add(variable, 2), deeper);
+        body.statements.forEach(inside);
+      }
+    }
+  }
+  for (const head of heads) visitOperand(head, (variable) => add(variable, 1), deeper);
+  return uses;
+}
+
+function allOperands(flat: Flat): readonly Operand[] {
+  const operands = [...operandsOf(flat.op)];
+  for (const { kind, value } of flat.modifiers)
+    if (kind !== "callee" || (value.kind !== "builtin" && value.kind !== "function")) operands.push(value as Operand);
+  return operands;
+}
+
+/** The generated variable that a statement sets, if it does nothing else and the variable is read exactly once. */
+function temporary(flat: Flat, uses: ReadonlyMap<Variable, number>): Variable | undefined {
+  if (flat.negated || flat.modifiers.length > 0) return undefined;
+  const { op } = flat;
+  const target = op.kind === "unify" ? op.left : op.kind === "call" ? op.result : undefined;
+  if (target?.kind !== "var" || target.variable.kind !== "generated") return undefined;
+  // Set once, read once.
+  return uses.get(target.variable) === 2 ? target.variable : undefined;
+}
+
+/** True if a statement has at most one solution and its references do not iterate. */
+function isSingle(flat: Flat, isBound: (variable: Variable) => boolean, program: Program): boolean {
+  const { op } = flat;
+  switch (op.kind) {
+    case "call":
+      return (op.callee.kind === "function" || program.builtin(op.callee.name)?.relation !== true) && op.args.every((argument) => isKnown(argument, isBound));
+    case "test":
+      return isKnown(op.operand, isBound);
+    case "equal":
+      return isKnown(op.left, isBound) && isKnown(op.right, isBound);
+    case "unify":
+      return isKnown(op.right, isBound) && (op.left.kind !== "ref" || isKnown(op.left, isBound));
+    default:
+      return false;
+  }
+}
+
+function mentions(flat: Flat, variable: Variable): boolean {
+  let found = false;
+  for (const operand of allOperands(flat)) {
+    visitOperand(
+      operand,
+      (other) => {
+        if (other === variable) found = true;
+      },
+      () => undefined,
+    );
+  }
+  return found;
+}

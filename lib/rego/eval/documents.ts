@@ -1,0 +1,87 @@
+import type { TreeNode } from "../analysis/rule-tree.ts";
+import { isDocument } from "../analysis/rule-tree.ts";
+import type { Primitive, Value } from "../values/index.ts";
+import { isPrimitive, lookup, RegoObject, RegoSet } from "../values/index.ts";
+import type { Program } from "./program.ts";
+import type { Overlay, Query } from "./query.ts";
+
+/**
+ * A place in `data`, where rules, base documents and documents put there by `with` meet. Without a node and an overlay it
+ * is a plain value.
+ */
+export interface View {
+  readonly node: TreeNode | undefined;
+  readonly base: Value | undefined;
+  readonly overlay: Overlay | undefined;
+}
+
+/** The root of `data`. */
+export function rootView(program: Program, query: Query): View {
+  return { node: program.tree.root, base: query.base, overlay: query.overlay };
+}
+
+export function isPlain(view: View): boolean {
+  return view.node === undefined && view.overlay === undefined;
+}
+
+/** The place below a key; undefined if there is none. */
+export function descend(program: Program, query: Query, view: View, key: Value): View | undefined {
+  const overlay = isPrimitive(key) ? view.overlay?.children.get(key) : undefined;
+  if (overlay?.value !== undefined) return { node: undefined, base: overlay.value, overlay: undefined };
+  const base = view.base === undefined ? undefined : lookup(view.base, key);
+  const node = isPrimitive(key) ? view.node?.children.get(key) : undefined;
+  if (node?.group !== undefined) {
+    if (!isDocument(node.group)) return overlay === undefined ? undefined : { node: undefined, base: undefined, overlay };
+    const value = program.document(node.group)(query);
+    if (value === undefined && overlay === undefined) return undefined;
+    return { node: undefined, base: value, overlay };
+  }
+  if (node === undefined && overlay === undefined) return base === undefined ? undefined : { node, base, overlay };
+  return { node, base, overlay };
+}
+
+/** Keys below a place, in order. */
+export function viewKeys(view: View): readonly Value[] {
+  const keys = new RegoSet();
+  if (view.base instanceof RegoObject) for (const key of view.base.keys()) keys.add(key);
+  else if (view.base instanceof RegoSet) for (const item of view.base.items()) keys.add(item);
+  else if (Array.isArray(view.base)) for (let at = 0; at < view.base.length; at++) keys.add(at);
+  if (view.node !== undefined) for (const key of view.node.children.keys()) keys.add(key);
+  if (view.overlay !== undefined) for (const key of view.overlay.children.keys()) keys.add(key);
+  return keys.items();
+}
+
+/** The whole document at a place: base documents with all rules that are defined merged in; functions are no documents. */
+export function viewValue(program: Program, query: Query, view: View): Value | undefined {
+  if (view.overlay?.value !== undefined) return view.overlay.value;
+  if (isPlain(view)) return view.base;
+  const object = new RegoObject();
+  for (const key of viewKeys(view)) {
+    query.step();
+    const inner = descend(program, query, view, key);
+    const value = inner === undefined ? undefined : viewValue(program, query, inner);
+    if (value !== undefined) object.put(key, value);
+  }
+  return object;
+}
+
+/** An overlay with one more document in it. */
+export function overlayWith(overlay: Overlay | undefined, path: readonly Value[], value: Value, at = 0): Overlay {
+  if (at === path.length) return { value, children: new Map() };
+  const step = path[at]!;
+  if (overlay?.value !== undefined) return { value: withPath(overlay.value, path.slice(at), value), children: new Map() };
+  const children = new Map<Primitive, Overlay>(overlay?.children ?? []);
+  // Steps of a target are scalars: the lowering takes no others.
+  const key = step as Primitive;
+  children.set(key, overlayWith(children.get(key), path, value, at + 1));
+  return { value: undefined, children };
+}
+
+/** A value with another one at a path; what is no object on the way becomes one. */
+export function withPath(document: Value | undefined, path: readonly Value[], value: Value, at = 0): Value {
+  if (at === path.length) return value;
+  const step = path[at]!;
+  const copy = document instanceof RegoObject ? document.copy() : new RegoObject();
+  copy.put(step, withPath(copy.get(step), path, value, at + 1));
+  return copy;
+}

@@ -1,0 +1,13 @@
+/**
+ * The policy engine: Rego source to verdict. See docs/rego.md for what is supported and where the answers of other
+ * engines differ.
+ */
+export { compile } from "./policy.ts";
+export type { CompileOptions, EvaluateOptions, Evaluation, EvaluationCost, HostFunction, PatchOperation, Policy, RegoModule, RegoResult } from "./policy.ts";
+export { REGO_ERRORS, RegoError } from "./errors.ts";
+export type { RegoErrorCode, RegoErrorOptions } from "./errors.ts";
+export { DEFAULT_REGO_LIMITS } from "./limits.ts";
+export type { RegoLimits } from "./limits.ts";
+export type { Diagnostic, Position } from "./syntax/source.ts";
+export type { RegoVersion } from "./syntax/ast.ts";
+export type { Trace, TraceEntry, TraceFailure, TraceOperand } from "./trace.ts";

@@ -1,0 +1,428 @@
+import type { Clock, JsonObject, JsonValue } from "@sealpod/core";
+import type { Definition } from "./analysis/ir.ts";
+import { visitOperand, operandsOf } from "./analysis/ir.ts";
+import type { Environment, ModuleScope, Signature } from "./analysis/lower.ts";
+import { Lowerer, moduleScope, namesByPackage } from "./analysis/lower.ts";
+import { refuseRecursion, visitStatements } from "./analysis/dependencies.ts";
+import type { SourceRule, TreeNode } from "./analysis/rule-tree.ts";
+import { formatPath, RuleTree } from "./analysis/rule-tree.ts";
+import { orderBlock, orderClause, Ordering } from "./analysis/safety.ts";
+import type { Builtin } from "./builtins/builtin.ts";
+import { BUILTINS, REGEX_PATTERN_OPERANDS } from "./builtins/index.ts";
+import { RegoError } from "./errors.ts";
+import { BodyCompiler } from "./eval/body.ts";
+import type { Chain } from "./eval/closures.ts";
+import { newSlots } from "./eval/closures.ts";
+import { Program } from "./eval/program.ts";
+import type { PrintRecord } from "./eval/query.ts";
+import { Query } from "./eval/query.ts";
+import { compileRegex, RegexCache, RegexSyntaxError } from "./eval/regex-cache.ts";
+import { TraceRecorder } from "./eval/trace-recorder.ts";
+import type { RegoLimits } from "./limits.ts";
+import { withLimits } from "./limits.ts";
+import type { Body, Module, RegoVersion } from "./syntax/ast.ts";
+import { isDiagnostics, parseModule, parseQuery } from "./syntax/parser.ts";
+import { Diagnostics, diagnosticsError, Source } from "./syntax/source.ts";
+import type { Trace } from "./trace.ts";
+import type { PatchStep, Value } from "./values/index.ts";
+import { applyPatch, formatValue, fromJson, keyText, parsePointer, PatchError, RegoObject, toJson } from "./values/index.ts";
+
+/** One module of a policy. */
+export interface RegoModule {
+  /** Stands in positions of errors and in front of printed lines; for policies of an agent `agent_policy`. */
+  readonly name: string;
+  readonly text: string;
+  /** Dialect; the default is that of {@link CompileOptions}. `import rego.v1` makes a module v1 in any case. */
+  readonly version?: RegoVersion;
+}
+
+/** A function that the caller gives to a policy. */
+export interface HostFunction {
+  /** Name as called, e.g. `query_reference_value`; dots are allowed. It may not be the name of a builtin. */
+  readonly name: string;
+  readonly arity: number;
+  /** Undefined makes the call undefined. Synchronous: what takes time is fetched before the evaluation. */
+  call(...args: readonly JsonValue[]): JsonValue | undefined;
+}
+
+export interface CompileOptions {
+  /** Dialect of modules that do not say theirs, and of nothing else; `v1` if left out. */
+  readonly version?: RegoVersion;
+  readonly limits?: Partial<RegoLimits>;
+  readonly hostFunctions?: readonly HostFunction[];
+  /** A failing builtin aborts the query instead of being undefined. */
+  readonly strictBuiltinErrors?: boolean;
+  /**
+   * Lets functions call themselves, which OPA refuses and the rules of some AKS releases do (`replace_str_rec`). Depth is
+   * bounded by `maxCallDepth`.
+   */
+  readonly allowRecursiveFunctions?: boolean;
+}
+
+export interface EvaluateOptions {
+  /** The input document; left out, `input` is undefined. */
+  readonly input?: JsonValue;
+  /** For `time.now_ns` and for the limit on time. */
+  readonly clock?: Clock;
+  readonly limits?: Partial<RegoLimits>;
+  /** Records which rule bodies were tried. Costs a second compilation on first use, and time. */
+  readonly trace?: boolean;
+}
+
+/** One solution of a query. */
+export interface RegoResult {
+  /** The value of each statement of the query; true for those that are no plain terms. */
+  readonly expressions: readonly JsonValue[];
+  /** Variables of the query, wildcards apart. Sets are sorted arrays; keys that are no strings are their JSON text. */
+  readonly bindings: JsonObject;
+}
+
+/** What an evaluation used of its limits. */
+export interface EvaluationCost {
+  readonly steps: number;
+  readonly memory: number;
+  readonly calls: number;
+}
+
+export interface Evaluation {
+  /** Empty if the query is undefined. */
+  readonly results: readonly RegoResult[];
+  /** Lines of `print`, each `<module name>:<line>: <text>`. Formatted on first access. */
+  readonly prints: readonly string[];
+  readonly cost: EvaluationCost;
+  readonly trace?: Trace;
+}
+
+/** One operation of RFC 6902. */
+export interface PatchOperation {
+  readonly op: "add" | "remove" | "replace" | "move" | "copy" | "test";
+  readonly path: string;
+  readonly from?: string;
+  readonly value?: JsonValue;
+}
+
+/** A compiled policy with its data document. */
+export interface Policy {
+  /**
+   * Evaluates a query, e.g. `data.agent_policy.CreateContainerRequest` or any body.
+   * @throws {RegoError} ERR_REGO_PARSE, ERR_REGO_UNSAFE and other load errors for the query itself; ERR_REGO_CONFLICT; ERR_REGO_LIMIT_*;
+   * with strict builtin errors ERR_REGO_BUILTIN, ERR_REGO_OPERAND
+   */
+  evaluate(query: string, options?: EvaluateOptions): Evaluation;
+  /** @throws {RegoError} ERR_REGO_DATA, ERR_REGO_LIMIT_NESTING; then the old document stays */
+  setData(data: JsonValue): void;
+  /** Applies a JSON Patch to the data document: all of it or nothing. @throws {RegoError} ERR_REGO_PATCH, ERR_REGO_DATA */
+  patchData(operations: readonly PatchOperation[]): void;
+}
+
+/** Compiled queries that a policy keeps; callers ask the same dozen again and again. */
+const MAX_QUERIES = 64;
+
+/** Name under which errors of a query are reported. */
+const QUERY_NAME = "query";
+
+/**
+ * Compiles modules to a policy. Everything that can be known to be wrong is reported at once: syntax, unsafe variables,
+ * unknown functions, arity, recursion, rules that do not go together, literal regular expressions.
+ * @throws {RegoError} with all diagnostics; ERR_REGO_PARSE, _COMPILE, _UNSAFE, _RECURSION, _TYPE, _REGEX, _LIMIT_SOURCE, _LIMIT_NESTING
+ */
+export function compile(modules: readonly RegoModule[], options: CompileOptions = {}): Policy {
+  return new CompiledPolicy(modules, options);
+}
+
+interface CompiledQuery {
+  readonly run: (query: Query) => void;
+}
+
+class CompiledPolicy implements Policy {
+  readonly #limits: RegoLimits;
+  readonly #strict: boolean;
+  readonly #builtins: ReadonlyMap<string, Builtin>;
+  readonly #tree: RuleTree;
+  readonly #program: Program;
+  #tracedProgram: Program | undefined;
+  readonly #regexes: RegexCache;
+  readonly #queries = new Map<string, CompiledQuery>();
+  #data: RegoObject = RegoObject.empty;
+
+  constructor(modules: readonly RegoModule[], options: CompileOptions) {
+    this.#limits = withLimits(options.limits);
+    this.#strict = options.strictBuiltinErrors ?? false;
+    this.#builtins = withHostFunctions(options.hostFunctions ?? [], this.#limits);
+    const parsed = parseModules(modules, options.version ?? "v1", this.#limits);
+    const diagnostics = new Diagnostics();
+    this.#tree = new RuleTree(parsed, diagnostics);
+    diagnostics.throwIfAny();
+    lowerRules(this.#tree, parsed, this.#environment(diagnostics));
+    diagnostics.throwIfAny();
+    checkRules(this.#tree, diagnostics, this.#limits);
+    refuseRecursion(this.#tree, diagnostics, options.allowRecursiveFunctions ?? false);
+    diagnostics.throwIfAny();
+    this.#program = new Program(this.#tree, this.#builtins, false);
+    this.#regexes = new RegexCache(this.#limits.maxRegexCache);
+  }
+
+  evaluate(text: string, options: EvaluateOptions = {}): Evaluation {
+    const limits = withLimits(options.limits, this.#limits);
+    const traced = options.trace === true;
+    const recorder = traced ? new TraceRecorder(limits.maxTraceEntries) : undefined;
+    const results: RegoResult[] = [];
+    const query = new Query({
+      base: this.#data,
+      input: options.input === undefined ? undefined : fromJson(options.input, limits.maxNesting),
+      limits,
+      strict: this.#strict,
+      regexes: this.#regexes,
+      clock: options.clock,
+      trace: recorder,
+      onSolution: (expressions, bindings) => {
+        if (results.length >= limits.maxResults) {
+          throw new RegoError("ERR_REGO_LIMIT_RESULTS", `the query has more than ${limits.maxResults} results`, { details: { limit: limits.maxResults } });
+        }
+        results.push({ expressions: expressions.map(toJson), bindings: toJson(bindings) as JsonObject });
+      },
+    });
+    const compiled = this.#query(text, traced, limits);
+    guardStack(() => compiled.run(query));
+    return new CompletedEvaluation(results, query, recorder);
+  }
+
+  setData(data: JsonValue): void {
+    this.#replaceData(fromJson(data, this.#limits.maxNesting));
+  }
+
+  patchData(operations: readonly PatchOperation[]): void {
+    let patched: Value;
+    try {
+      patched = applyPatch(
+        this.#data,
+        operations.map((operation) => patchStep(operation, this.#limits)),
+      );
+    } catch (error) {
+      if (error instanceof PatchError) throw new RegoError("ERR_REGO_PATCH", `the patch does not apply: ${error.message}`, { cause: error });
+      throw error;
+    }
+    this.#replaceData(patched);
+  }
+
+  #replaceData(data: Value): void {
+    if (!(data instanceof RegoObject)) throw new RegoError("ERR_REGO_DATA", "the data document must be an object");
+    refuseConflicts(this.#tree.root, data, []);
+    this.#data = data;
+  }
+
+  #environment(diagnostics: Diagnostics): Environment {
+    return { tree: this.#tree, diagnostics, signature: (name): Signature | undefined => this.#builtins.get(name) };
+  }
+
+  #query(text: string, traced: boolean, limits: RegoLimits): CompiledQuery {
+    const key = `${traced ? "traced" : "plain"} ${text}`;
+    let compiled = this.#queries.get(key);
+    if (compiled === undefined) {
+      if (traced) this.#tracedProgram ??= new Program(this.#tree, this.#builtins, true);
+      compiled = this.#compileQuery(text, traced ? this.#tracedProgram! : this.#program, limits);
+      if (this.#queries.size >= MAX_QUERIES) this.#queries.delete(this.#queries.keys().next().value!);
+      this.#queries.set(key, compiled);
+    }
+    return compiled;
+  }
+
+  #compileQuery(text: string, program: Program, limits: RegoLimits): CompiledQuery {
+    const source = new Source(QUERY_NAME, text);
+    const body = parseQuery(source, limits);
+    if (isDiagnostics(body)) throw diagnosticsError(body);
+    const diagnostics = new Diagnostics();
+    const module: Module = { source, version: "v1", packagePath: [], imports: [], rules: [] };
+    const lowerer = new Lowerer(this.#environment(diagnostics), { module, globals: new Map() });
+    const { block, expressions } = lowerer.query(body as Body);
+    diagnostics.throwIfAny();
+    orderBlock(block, new Set(), new Ordering(diagnostics));
+    checkRegexes(block, diagnostics, this.#limits);
+    diagnostics.throwIfAny();
+    // Names inside comprehensions are not the query's own.
+    const own = new Set<object>();
+    for (const flat of block.statements)
+      for (const operand of operandsOf(flat.op))
+        visitOperand(
+          operand,
+          (variable) => own.add(variable),
+          () => undefined,
+        );
+    const named = lowerer.named.filter((variable) => own.has(variable));
+    const compiler = new BodyCompiler(program, []);
+    const chain: Chain = compiler.compile(block, [...expressions, ...named.map((variable) => ({ kind: "var" as const, variable }))], (inner) => {
+      const getters = expressions.map((operand) => inner.get(operand, source));
+      return (query, slots) => {
+        const values: Value[] = [];
+        for (const get of getters) {
+          const value = get(query, slots);
+          if (value === undefined) return false;
+          values.push(value);
+        }
+        const bindings = new RegoObject();
+        for (const { name, slot } of named) bindings.put(name, slots[slot]!);
+        query.onSolution(values, bindings);
+        return false;
+      };
+    });
+    const { frameSize } = lowerer;
+    return { run: (query) => chain(query, newSlots(frameSize)) };
+  }
+}
+
+class CompletedEvaluation implements Evaluation {
+  readonly results: readonly RegoResult[];
+  readonly cost: EvaluationCost;
+  readonly #query: Query;
+  readonly #recorder: TraceRecorder | undefined;
+  #prints: readonly string[] | undefined;
+
+  constructor(results: readonly RegoResult[], query: Query, recorder: TraceRecorder | undefined) {
+    this.results = results;
+    this.cost = { steps: query.steps, memory: query.memory, calls: query.calls };
+    this.#query = query;
+    this.#recorder = recorder;
+  }
+
+  get prints(): readonly string[] {
+    this.#prints ??= guardStack(() => formatPrints(this.#query.prints, this.#query.droppedPrints, this.#query.limits.maxPrintLength));
+    return this.#prints;
+  }
+
+  get trace(): Trace {
+    return guardStack(() => ({ entries: this.#recorder?.entries() ?? [], dropped: this.#recorder?.dropped ?? 0 }));
+  }
+}
+
+/** Formats prints up to a length; what is left out is said. */
+function formatPrints(records: readonly PrintRecord[], dropped: number, maxLength: number): readonly string[] {
+  const lines: string[] = [];
+  let length = 0;
+  for (const { source, at, values } of records) {
+    const texts = values.map((value) => (value === undefined ? "<undefined>" : typeof value === "string" ? value : formatValue(value, maxLength)));
+    const line = `${source.name}:${source.lineOf(at)}: ${texts.join(" ")}`;
+    length += line.length;
+    if (length > maxLength) {
+      lines.push(`${records.length - lines.length + dropped} more prints left out: the limit is ${maxLength} characters`);
+      return lines;
+    }
+    lines.push(line);
+  }
+  if (dropped > 0) lines.push(`${dropped} more prints left out: the limit is ${records.length} prints`);
+  return lines;
+}
+
+/** Running out of stack is a limit like the others: it must abort the query, not look like a verdict. */
+function guardStack<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    if (error.message.includes("call stack")) throw new RegoError("ERR_REGO_LIMIT_CALLS", "evaluation needs more stack than there is", { cause: error });
+    throw new RegoError("ERR_REGO_LIMIT_MEMORY", `evaluation builds a value that is too large: ${error.message}`, { cause: error });
+  }
+}
+
+function withHostFunctions(functions: readonly HostFunction[], limits: RegoLimits): ReadonlyMap<string, Builtin> {
+  if (functions.length === 0) return BUILTINS;
+  const all = new Map(BUILTINS);
+  for (const host of functions) {
+    const { name, arity } = host;
+    if (all.has(name)) throw new RegoError("ERR_REGO_TYPE", `there is a builtin function ${name} already; give the host function another name`);
+    all.set(name, {
+      name,
+      arity,
+      call(args) {
+        const result = host.call(...args.map(toJson));
+        return result === undefined ? undefined : fromJson(result, limits.maxNesting);
+      },
+    });
+  }
+  return all;
+}
+
+function parseModules(modules: readonly RegoModule[], version: RegoVersion, limits: RegoLimits): readonly Module[] {
+  const diagnostics = new Diagnostics();
+  const parsed: Module[] = [];
+  for (const { name, text, version: own } of modules) {
+    const result = parseModule(new Source(name, text), own ?? version, limits);
+    if (isDiagnostics(result)) diagnostics.addAll(result);
+    else parsed.push(result as Module);
+  }
+  diagnostics.throwIfAny();
+  return parsed;
+}
+
+function lowerRules(tree: RuleTree, modules: readonly Module[], environment: Environment): void {
+  const names = namesByPackage(modules);
+  const scopes = new Map<Module, ModuleScope>(modules.map((module) => [module, moduleScope(module, names)]));
+  const lower = (entry: SourceRule): Definition => ({
+    clauses: entry.rule.clauses.map((clause) => new Lowerer(environment, scopes.get(entry.module)!).clause(entry, clause)),
+  });
+  for (const group of tree.groups) {
+    group.definitions = group.rules.map(lower);
+    group.defaultDefinition = group.defaultRule === undefined ? undefined : lower(group.defaultRule);
+  }
+}
+
+function checkRules(tree: RuleTree, diagnostics: Diagnostics, limits: RegoLimits): void {
+  const ordering = new Ordering(diagnostics);
+  for (const group of tree.groups) {
+    const definitions = group.defaultDefinition === undefined ? group.definitions : [...group.definitions, group.defaultDefinition];
+    for (const { clauses } of definitions) {
+      for (const clause of clauses) {
+        orderClause(clause, new Set(clause.parameters), ordering);
+        checkRegexes(clause.body, diagnostics, limits);
+      }
+    }
+  }
+}
+
+/**
+ * Refuses literal patterns that are not RE2 syntax. At run time such a call would be undefined, and its negation true:
+ * a policy whose pattern never matches must not load.
+ */
+function checkRegexes(block: { readonly statements: Parameters<typeof visitStatements>[0] }, diagnostics: Diagnostics, limits: RegoLimits): void {
+  visitStatements(block.statements, ({ op, source, at }) => {
+    if (op.kind !== "call" || op.callee.kind !== "builtin") return;
+    const operand = REGEX_PATTERN_OPERANDS.get(op.callee.name);
+    const pattern = operand === undefined ? undefined : op.args[operand];
+    if (pattern?.kind !== "const" || typeof pattern.value !== "string") return;
+    try {
+      compileRegex(pattern.value, limits);
+    } catch (error) {
+      if (error instanceof RegexSyntaxError)
+        diagnostics.add("ERR_REGO_REGEX", source, at, `the pattern ${JSON.stringify(pattern.value)} is not RE2 syntax: ${error.message}`);
+      else if (error instanceof RegoError) diagnostics.add(error.code, source, at, error.message);
+      else throw error;
+    }
+  });
+}
+
+/** A base document may not stand where a rule or a package does. */
+function refuseConflicts(node: TreeNode, base: Value, path: readonly Value[]): void {
+  if (node.group !== undefined) {
+    throw new RegoError(
+      "ERR_REGO_DATA",
+      `conflicting rule for data path ${path.map(keyText).join("/")} found: the data document has a value where ${formatPath(path)} is defined by a rule`,
+    );
+  }
+  if (!(base instanceof RegoObject)) {
+    if (node.children.size === 0) return;
+    throw new RegoError("ERR_REGO_DATA", `the data document has a value that is no object at ${path.map(keyText).join("/")}, where a package stands`);
+  }
+  for (const [key, child] of node.children) {
+    const value = base.get(key);
+    if (value !== undefined) refuseConflicts(child, value, [...path, key]);
+  }
+}
+
+function patchStep(operation: PatchOperation, limits: RegoLimits): PatchStep {
+  const value = operation.value === undefined ? undefined : fromJson(operation.value, limits.maxNesting);
+  return {
+    op: operation.op,
+    path: parsePointer(operation.path),
+    ...(operation.from === undefined ? {} : { from: parsePointer(operation.from) }),
+    ...(value === undefined ? {} : { value }),
+  };
+}

@@ -1,0 +1,179 @@
+import type { Source } from "./source.ts";
+
+export type TokenKind = "end" | "name" | "string" | "template" | "number" | "symbol";
+
+/** A token. `text` is the name, the symbol, the number's lexeme, or the decoded value of a string. */
+export interface Token {
+  readonly kind: TokenKind;
+  readonly text: string;
+  readonly at: number;
+  readonly end: number;
+}
+
+/** A lexical error at an offset; the parser turns it into a diagnostic. */
+export class LexicalError extends Error {
+  readonly at: number;
+
+  constructor(at: number, message: string) {
+    super(message);
+    this.at = at;
+  }
+}
+
+const TWO_CHARACTER_SYMBOLS: readonly string[] = [":=", "==", "!=", "<=", ">="];
+const ONE_CHARACTER_SYMBOLS = "=<>+-*/%&|()[]{},;.:";
+
+/** True for a character that can start a name: Rego's names are ASCII. */
+export function isNameStart(unit: number): boolean {
+  return (unit >= 0x61 && unit <= 0x7a) || (unit >= 0x41 && unit <= 0x5a) || unit === 0x5f;
+}
+
+export function isDigit(unit: number): boolean {
+  return unit >= 0x30 && unit <= 0x39;
+}
+
+/** Splits a module into tokens on demand, from any offset. */
+export class Lexer {
+  readonly #text: string;
+
+  constructor(source: Source) {
+    this.#text = source.text;
+  }
+
+  /**
+   * The token that starts at or after an offset; white space and comments are skipped.
+   * @throws {LexicalError}
+   */
+  next(offset: number): Token {
+    const text = this.#text;
+    const at = this.#skipSpace(offset);
+    if (at >= text.length) return { kind: "end", text: "end of the text", at, end: at };
+    const unit = text.charCodeAt(at);
+    if (isNameStart(unit)) {
+      let end = at + 1;
+      while (end < text.length && (isNameStart(text.charCodeAt(end)) || isDigit(text.charCodeAt(end)))) end++;
+      return { kind: "name", text: text.slice(at, end), at, end };
+    }
+    if (isDigit(unit)) return this.#number(at);
+    if (unit === 0x22) return this.#string(at);
+    if (unit === 0x60) return this.#rawString(at);
+    if (unit === 0x24) {
+      const quote = text[at + 1];
+      if (quote !== '"' && quote !== "`") throw new LexicalError(at, "a template string ($\"...\" or $`...`) expected after '$'");
+      return { kind: "template", text: quote, at, end: at + 2 };
+    }
+    const pair = text.slice(at, at + 2);
+    if (TWO_CHARACTER_SYMBOLS.includes(pair)) return { kind: "symbol", text: pair, at, end: at + 2 };
+    const char = text[at]!;
+    if (ONE_CHARACTER_SYMBOLS.includes(char)) return { kind: "symbol", text: char, at, end: at + 1 };
+    throw new LexicalError(at, `illegal character ${JSON.stringify(String.fromCodePoint(text.codePointAt(at)!))}`);
+  }
+
+  #skipSpace(offset: number): number {
+    const text = this.#text;
+    let at = offset;
+    // A byte order mark is allowed at the very start only.
+    if (at === 0 && text.charCodeAt(0) === 0xfeff) at = 1;
+    for (;;) {
+      const unit = text.charCodeAt(at);
+      if (unit === 0x20 || unit === 0x0a || unit === 0x0d || unit === 0x09) at++;
+      else if (unit === 0x23) {
+        const end = text.indexOf("\n", at);
+        at = end === -1 ? text.length : end + 1;
+      } else return at;
+    }
+  }
+
+  #number(at: number): Token {
+    const text = this.#text;
+    let end = at;
+    while (end < text.length) {
+      const unit = text.charCodeAt(end);
+      const afterExponent = text[end - 1] === "e" || text[end - 1] === "E";
+      if (isDigit(unit) || isNameStart(unit) || unit === 0x2e || ((unit === 0x2b || unit === 0x2d) && afterExponent)) end++;
+      else break;
+    }
+    return { kind: "number", text: text.slice(at, end), at, end };
+  }
+
+  #string(at: number): Token {
+    const text = this.#text;
+    let end = at + 1;
+    let escaped = false;
+    for (;;) {
+      const unit = text.charCodeAt(end);
+      if (Number.isNaN(unit) || unit === 0x0a) throw new LexicalError(at, "this string does not end on its line");
+      if (unit < 0x20) throw new LexicalError(end, "control character in a string");
+      end++;
+      if (unit === 0x22) break;
+      if (unit === 0x5c) {
+        escaped = true;
+        end++;
+      }
+    }
+    if (!escaped) return { kind: "string", text: text.slice(at + 1, end - 1).toWellFormed(), at, end };
+    return { kind: "string", text: decodeEscapes(text, at + 1, end - 1), at, end };
+  }
+
+  #rawString(at: number): Token {
+    const close = this.#text.indexOf("`", at + 1);
+    if (close === -1) throw new LexicalError(at, "this raw string does not end");
+    return {
+      kind: "string",
+      text: this.#text
+        .slice(at + 1, close)
+        .replaceAll("\r", "")
+        .toWellFormed(),
+      at,
+      end: close + 1,
+    };
+  }
+}
+
+/**
+ * Decodes the escapes of a string: those of JSON and no others.
+ * @throws {LexicalError}
+ */
+export function decodeEscapes(text: string, from: number, to: number, extra = ""): string {
+  let decoded = "";
+  let at = from;
+  while (at < to) {
+    const slash = text.indexOf("\\", at);
+    if (slash === -1 || slash >= to) {
+      decoded += text.slice(at, to);
+      break;
+    }
+    decoded += text.slice(at, slash);
+    const mark = text[slash + 1]!;
+    if (mark === "u") {
+      const digits = text.slice(slash + 2, Math.min(slash + 6, to));
+      const unit = hexUnit(digits);
+      if (unit === undefined) throw new LexicalError(slash, "\\u must be followed by four hexadecimal digits");
+      decoded += String.fromCharCode(unit);
+      at = slash + 6;
+      continue;
+    }
+    const plain = ESCAPES.get(mark) ?? (extra.includes(mark) ? mark : undefined);
+    if (plain === undefined) throw new LexicalError(slash, `\\${mark} is not an escape sequence; in a raw string (backticks) the backslash stands for itself`);
+    decoded += plain;
+    at = slash + 2;
+  }
+  return decoded.toWellFormed();
+}
+
+const ESCAPES: ReadonlyMap<string, string> = new Map([
+  ['"', '"'],
+  ["\\", "\\"],
+  ["/", "/"],
+  ["b", "\b"],
+  ["f", "\f"],
+  ["n", "\n"],
+  ["r", "\r"],
+  ["t", "\t"],
+]);
+
+function hexUnit(digits: string): number | undefined {
+  if (digits.length !== 4) return undefined;
+  for (const digit of digits) if (!"0123456789abcdefABCDEF".includes(digit)) return undefined;
+  return Number.parseInt(digits, 16);
+}

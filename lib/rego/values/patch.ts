@@ -1,0 +1,158 @@
+import { equalValues } from "./compare.ts";
+import { keyText } from "./json.ts";
+import type { RegoArray, Value } from "./value.ts";
+import { isArray, RegoObject, RegoSet } from "./value.ts";
+
+/** Why a patch does not apply. */
+export class PatchError extends Error {}
+
+/** One operation of RFC 6902 with its paths already split. */
+export interface PatchStep {
+  readonly op: "add" | "remove" | "replace" | "move" | "copy" | "test";
+  readonly path: readonly Value[];
+  readonly from?: readonly Value[];
+  readonly value?: Value;
+}
+
+/** Splits a JSON pointer (RFC 6901). With `lenient` a missing leading slash is forgiven, as in OPA's builtins. */
+export function parsePointer(pointer: string, lenient = false): readonly string[] {
+  if (pointer === "") return [];
+  if (!pointer.startsWith("/")) {
+    if (!lenient) throw new PatchError(`JSON pointer ${JSON.stringify(pointer)} does not start with "/"`);
+    return pointer.split("/").map(unescapeToken);
+  }
+  return pointer.slice(1).split("/").map(unescapeToken);
+}
+
+function unescapeToken(token: string): string {
+  return token.replaceAll("~1", "/").replaceAll("~0", "~");
+}
+
+/** Applies the operations in order and returns the new document; the old one is untouched, so a failure changes nothing. */
+export function applyPatch(document: Value, steps: Iterable<PatchStep>): Value {
+  let result = document;
+  for (const step of steps) result = applyStep(result, step);
+  return result;
+}
+
+function applyStep(document: Value, step: PatchStep): Value {
+  switch (step.op) {
+    case "add":
+      return insert(document, step.path, 0, given(step), "add");
+    case "replace":
+      return insert(document, step.path, 0, given(step), "replace");
+    case "remove":
+      return remove(document, step.path, 0);
+    case "copy":
+      return insert(document, step.path, 0, find(document, origin(step)), "add");
+    case "move": {
+      const from = origin(step);
+      const value = find(document, from);
+      // RFC 6902 section 4.4: a location cannot be moved into one of its children.
+      if (from.length < step.path.length && from.every((token, at) => equalValues(token, step.path[at]!))) {
+        throw new PatchError(`cannot move ${show(from)} into itself`);
+      }
+      return insert(remove(document, from, 0), step.path, 0, value, "add");
+    }
+    case "test":
+      if (!equalValues(find(document, step.path), given(step))) throw new PatchError(`test of ${show(step.path)} failed`);
+      return document;
+  }
+}
+
+function given(step: PatchStep): Value {
+  if (step.value === undefined) throw new PatchError(`"${step.op}" of ${show(step.path)} has no value`);
+  return step.value;
+}
+
+function origin(step: PatchStep): readonly Value[] {
+  if (step.from === undefined) throw new PatchError(`"${step.op}" to ${show(step.path)} has no "from"`);
+  return step.from;
+}
+
+function show(path: readonly Value[]): string {
+  return JSON.stringify(`/${path.map((token) => (typeof token === "string" ? token.replaceAll("~", "~0").replaceAll("/", "~1") : keyText(token))).join("/")}`);
+}
+
+/** Index of an array that a token names; `length` allows the place behind the last item. */
+function index(array: RegoArray, token: Value, limit: number, path: readonly Value[]): number {
+  let at: number;
+  if (typeof token === "number") at = token;
+  else if (typeof token === "string" && isIndexText(token)) at = Number(token);
+  else throw new PatchError(`${show(path)}: ${keyText(token)} is not an array index`);
+  if (!Number.isInteger(at) || at < 0 || at > limit) throw new PatchError(`${show(path)}: index ${at} is not in an array of ${array.length}`);
+  return at;
+}
+
+/** RFC 6901 section 4: digits without leading zeros. */
+function isIndexText(token: string): boolean {
+  if (token.length === 0 || token.length > 9 || (token.length > 1 && token.startsWith("0"))) return false;
+  for (const char of token) if (char < "0" || char > "9") return false;
+  return true;
+}
+
+function child(parent: Value, token: Value, path: readonly Value[]): Value {
+  if (parent instanceof RegoObject) {
+    const value = parent.get(token);
+    if (value !== undefined) return value;
+  } else if (isArray(parent)) {
+    return parent[index(parent, token, parent.length - 1, path)]!;
+  } else if (parent instanceof RegoSet) {
+    if (parent.has(token)) return token;
+  }
+  throw new PatchError(`${show(path)} does not exist`);
+}
+
+function find(document: Value, path: readonly Value[]): Value {
+  let value = document;
+  for (const token of path) value = child(value, token, path);
+  return value;
+}
+
+function withChild(parent: Value, token: Value, value: Value, path: readonly Value[]): Value {
+  if (parent instanceof RegoObject) {
+    const copy = parent.copy();
+    copy.put(token, value);
+    return copy;
+  }
+  if (isArray(parent)) {
+    const copy = parent.slice();
+    copy[index(parent, token, parent.length - 1, path)] = value;
+    return copy;
+  }
+  if (parent instanceof RegoSet) return RegoSet.of([...parent.items().filter((item) => !equalValues(item, token)), value]);
+  throw new PatchError(`${show(path)} does not exist`);
+}
+
+function insert(document: Value, path: readonly Value[], depth: number, value: Value, mode: "add" | "replace"): Value {
+  const token = path[depth];
+  if (token === undefined) return value;
+  if (depth < path.length - 1) return withChild(document, token, insert(child(document, token, path), path, depth + 1, value, mode), path);
+  if (mode === "replace") {
+    child(document, token, path);
+    // An item of a set is its own key: it can be replaced by itself only.
+    if (document instanceof RegoSet && !equalValues(token, value)) throw new PatchError(`${show(path)}: an item of a set cannot be replaced by another one`);
+    return withChild(document, token, value, path);
+  }
+  if (isArray(document)) {
+    const at = token === "-" ? document.length : index(document, token, document.length, path);
+    return document.toSpliced(at, 0, value);
+  }
+  if (document instanceof RegoSet) {
+    // An item of a set is its own key.
+    if (!equalValues(token, value)) throw new PatchError(`${show(path)}: the last step of a path into a set must be the item itself`);
+    return RegoSet.of([...document.items(), value]);
+  }
+  return withChild(document, token, value, path);
+}
+
+function remove(document: Value, path: readonly Value[], depth: number): Value {
+  const token = path[depth];
+  if (token === undefined) throw new PatchError("the whole document cannot be removed");
+  const found = child(document, token, path);
+  if (depth < path.length - 1) return withChild(document, token, remove(found, path, depth + 1), path);
+  if (document instanceof RegoObject) return document.without(token);
+  if (isArray(document)) return document.toSpliced(index(document, token, document.length - 1, path), 1);
+  if (document instanceof RegoSet) return RegoSet.of(document.items().filter((item) => !equalValues(item, token)));
+  throw new PatchError(`${show(path)} does not exist`);
+}
