@@ -23,8 +23,9 @@ const PROGRAMS = {
 } as const;
 
 /**
- * Prepares the private mount namespace, then becomes the agent. crun wants one cgroup hierarchy, so the second one of a hybrid host is
- * hidden; the agent's directory is in memory, as it is in a virtual machine. Arguments arrive as parameters: nothing is pasted into the text.
+ * Prepares the private mount namespace, then starts the agent and stays as the first process of the PID namespace: it adopts and reaps the
+ * orphans of containers, which Node could not. crun wants one cgroup hierarchy, so the second one of a hybrid host is hidden; the agent's
+ * directory is in memory, as it is in a virtual machine. Arguments arrive as parameters: nothing is pasted into the text.
  */
 const SETUP = `set -eu
 mount --make-rprivate /
@@ -32,7 +33,12 @@ if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 mkdir -p /run/kata-containers
 mount -t tmpfs -o mode=0755,nosuid,nodev sealpod /run/kata-containers
 echo setup >&3
-exec "$@"`;
+trap 'kill -TERM "$agent"' TERM
+"$@" & agent=$!
+exec 3>&-
+status=0
+while kill -0 "$agent" 2>/dev/null; do status=0; wait "$agent" || status=$?; done
+exit "$status"`;
 
 /** What the guest has of its own. Cgroups and users are the host's. */
 const NAMESPACES: readonly string[] = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork"];

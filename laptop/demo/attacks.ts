@@ -144,7 +144,7 @@ async function playOtherLayer(world: AttackWorld): Promise<Outcome> {
       if (other === undefined || top === undefined) throw new DemoError("ERR_DEMO_STEP", "the pod has no second image to take a layer from");
       return { planned, layers: [...layers.slice(0, -1), { ...top, path: other.path, rootHash: other.rootHash }] };
     },
-    "root-hash",
+    "layer 0: root hash",
   );
 }
 

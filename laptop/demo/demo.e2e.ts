@@ -49,7 +49,7 @@ describe("the demo", () => {
   // Done when, second line: each of these changes is refused by the party that has to, for the reason that it has to.
   it.each([
     ["a layer byte", "flipped-layer-byte", /data block 0 does not match/],
-    ["another layer", "other-layer", /root-hash/],
+    ["another layer", "other-layer", /layer 0: root hash/],
     ["an env value", "other-env", /env "NODE_OPTIONS=/],
     ["a command argument", "other-command", /process\.Args.*--debug/],
     ["exec", "exec", /exec of \["\/bin\/sh"/],

@@ -55,7 +55,8 @@ http {
   server {
     listen 80 default_server;
     server_name _;
-    root /usr/share/nginx/html;
+    # The application puts the page here once it has decrypted it; until then there is nothing to serve.
+    root /tmp/html;
     index index.html;
   }
 }
@@ -65,7 +66,7 @@ http {
 export async function nginxLayer(below: Rootfs): Promise<Rootfs> {
   const rootfs = new Rootfs();
   const programs = await addPackageFiles(rootfs, "nginx", [/^\/usr\/sbin\/nginx$/]);
-  await addPackageFiles(rootfs, "nginx-common", [/^\/etc\/nginx\/mime\.types$/, /^\/usr\/share\/nginx\/html\/index\.html$/]);
+  await addPackageFiles(rootfs, "nginx-common", [/^\/etc\/nginx\/mime\.types$/]);
   await addLibraries(rootfs, programs, below);
   return rootfs.addFile("etc/nginx/nginx.conf", 0o644, NGINX_CONF);
 }
