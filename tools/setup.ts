@@ -52,7 +52,10 @@ function install(packages: readonly string[]): boolean {
       if (result.status !== 0) console.error(`apt-get ${args.join(" ")} failed:\n${result.stderr || result.stdout}`);
       return result.status === 0;
     };
-    return apt("update", "-qq") && apt("install", "-y", "-qq", "--no-install-recommends", ...packages);
+    const done = apt("update", "-qq") && apt("install", "-y", "-qq", "--no-install-recommends", ...packages);
+    // Only nginx's files are wanted: a web server must not come up with the machine because of us.
+    if (done && packages.includes("nginx-light")) spawnSync("update-rc.d", ["nginx", "disable"], { env, stdio: "ignore" });
+    return done;
   } finally {
     if (ours) rmSync(policy, { force: true });
   }
@@ -79,7 +82,7 @@ function main(): number {
     console.error(`setup: these tools are missing:\n${names}\nInstall them, then run the command again:\n  ${command}`);
     return 1;
   }
-  console.error(`setup: installing ${packages.join(", ")} (the packages' daemons are not started)`);
+  console.error(`setup: installing ${packages.join(", ")} (the daemons in these packages are neither started nor enabled)`);
   if (!install(packages)) return 1;
   const still = missing.filter((tool) => !present(tool.command));
   if (still.length > 0) {

@@ -8,7 +8,7 @@ import type { LaptopFetch, Up } from "@sealpod/services";
 import type { VmmDriver } from "@sealpod/vmm";
 import { call, ownerToken, reasonOf, type Answer } from "./access.ts";
 import { DemoError } from "./errors.ts";
-import { attest, collectEvidence, forgeToken, wrappingKeys, type Evidence } from "./evidence.ts";
+import { attest, collectEvidence, forgeToken, makeWrappingKey, type Evidence } from "./evidence.ts";
 import type { Facts, RefusalResult, Refuser } from "./result.ts";
 
 /** What an attack works with: the host's power, and nothing of the guest's. */
@@ -229,7 +229,7 @@ function launchedWith(driver: VmmDriver, hostData: Uint8Array): VmmDriver {
 // Evidence and tokens -----------------------------------------------------------------------------------------------------
 
 async function evidenceOf(world: AttackWorld): Promise<Evidence> {
-  return collectEvidence(world.up, world.pod.guest, fromHex(world.manifest.hostData), wrappingKeys());
+  return collectEvidence(world.up, world.pod.guest, fromHex(world.manifest.hostData), makeWrappingKey("attack").jwks);
 }
 
 async function playFlippedReport(world: AttackWorld): Promise<Outcome> {
@@ -242,7 +242,7 @@ async function playFlippedReport(world: AttackWorld): Promise<Outcome> {
 
 async function playOtherReportData(world: AttackWorld): Promise<Outcome> {
   const evidence = await evidenceOf(world);
-  return refusedAttestation(world, { ...evidence, runtimeData: wrappingKeys() }, evidence, /runtime/i);
+  return refusedAttestation(world, { ...evidence, runtimeData: makeWrappingKey("attack").jwks }, evidence, /runtime/i);
 }
 
 async function refusedAttestation(world: AttackWorld, changed: Evidence, unchanged: Evidence, reason: RegExp): Promise<Outcome> {

@@ -1,4 +1,4 @@
-import { createPublicKey, createVerify } from "node:crypto";
+import { createDecipheriv, createPublicKey, createVerify, privateDecrypt } from "node:crypto";
 import { mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -110,7 +110,14 @@ describe("the demo", () => {
     const { x5c } = JSON.parse(Buffer.from(header, "base64url").toString()) as { x5c: readonly string[] };
     const leaf = `-----BEGIN CERTIFICATE-----\n${x5c[0] ?? ""}\n-----END CERTIFICATE-----\n`;
     expect(createVerify("sha256").update(`${header}.${payload}`).verify(createPublicKey(leaf), signature, "base64url")).toBe(true);
-    expect(Buffer.from(payload, "base64url").toString()).toContain("doc-sample-key-release");
+    const { response } = JSON.parse(Buffer.from(payload, "base64url").toString()) as { response: { key: { key: { kid: string; key_hsm: string } } } };
+    expect(response.key.key.kid).toContain("doc-sample-key-release");
+    // RSA-OAEP of an AES key, then AES-KWP (RFC 5649) under it: opened with node:crypto alone, it is the key that was imported.
+    const { ciphertext } = JSON.parse(Buffer.from(response.key.key.key_hsm, "base64url").toString()) as { ciphertext: string };
+    const wrapped = Buffer.from(ciphertext, "base64url");
+    const kek = privateDecrypt({ key: await text("wrapping-key.pem"), oaepHash: "sha1" }, wrapped.subarray(0, 256));
+    const unwrap = createDecipheriv("id-aes256-wrap-pad", kek, Buffer.from("A65959A6", "hex"));
+    expect(Buffer.concat([unwrap.update(wrapped.subarray(256)), unwrap.final()])).toEqual(await readFile(file("encryptionKey")));
   });
 
   it("leaves layers whose hash trees veritysetup agrees with", async () => {

@@ -15,7 +15,7 @@ import { ProcessDriver, type ProcessGuest } from "@sealpod/vmm";
 import { ownerToken } from "./access.ts";
 import { findAttacks, playAttack, prepareAttacks, type AttackWorld } from "./attacks.ts";
 import { DemoError } from "./errors.ts";
-import { attest, claimsOf, collectEvidence, wrappingKeys } from "./evidence.ts";
+import { attest, claimsOf, collectEvidence, makeWrappingKey } from "./evidence.ts";
 import { EMULATED, type DemoResult, type Facts, type RefusalResult, type StepResult } from "./result.ts";
 
 /** Port that the example's manifest names. */
@@ -281,12 +281,15 @@ class Walk {
     }
   }
 
-  /** Copies what other tools can check. */
+  /**
+   * Copies what other tools can check. The pod's own report, token and wrapping key are inside the sandbox; these are of a guest that was
+   * launched with the same files and HOST_DATA, for a wrapping key whose private half is kept, so that the release can be opened.
+   */
   async keep(directory: string): Promise<void> {
     const { up } = this.#running();
     const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
-    const keys = wrappingKeys();
-    const evidence = await collectEvidence(up, this.#guest, Uint8Array.from(Buffer.from(manifest.hostData, "hex")), keys);
+    const key = makeWrappingKey("demo");
+    const evidence = await collectEvidence(up, this.#guest, Uint8Array.from(Buffer.from(manifest.hostData, "hex")), key.jwks);
     const fetch = laptopFetch(up);
     const token = (await attest(up, fetch, evidence)).body["token"];
     if (typeof token !== "string") throw new DemoError("ERR_DEMO_SERVICE", "the attestation service gave no token for the artefacts");
@@ -303,7 +306,8 @@ class Walk {
       "report.bin": evidence.report,
       "vcek-chain.pem": evidence.chain,
       "uvm-endorsement.cose": evidence.endorsement,
-      "runtime-data.json": keys,
+      "runtime-data.json": key.jwks,
+      "wrapping-key.pem": key.privateKey,
       "token.jwt": token,
       "token-claims.json": `${JSON.stringify(claimsOf(token), undefined, 2)}\n`,
       "released.json": await released.text(),

@@ -1,4 +1,4 @@
-import { createPrivateKey, generateKeyPairSync, sign } from "node:crypto";
+import { generateKeyPairSync, sign } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { concatBytes, decodeUtf8, encodeUtf8, fromAnyBase64, fromBase64, sha256, toBase64url } from "@sealpod/core";
@@ -20,11 +20,20 @@ export interface Evidence {
   readonly runtimeData: Uint8Array;
 }
 
-/** A JWKS with one fresh RSA key to wrap to, as the sidecar makes it; the private key is thrown away. */
-export function wrappingKeys(): Uint8Array {
-  const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+/** A fresh RSA key to wrap to, as the sidecar makes one inside the guest. */
+export interface WrappingKey {
+  /** JWKS text with the public key: the runtime data. */
+  readonly jwks: Uint8Array;
+  /** PKCS#8 PEM. */
+  readonly privateKey: string;
+}
+
+/** @param kid name of the key in the JWKS */
+export function makeWrappingKey(kid: string): WrappingKey {
+  const { publicKey, privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
   const { e, n } = publicKey.export({ format: "jwk" });
-  return encodeUtf8(JSON.stringify({ keys: [{ e, key_ops: ["encrypt"], kid: "attack", kty: "RSA", n }] }));
+  const jwks = encodeUtf8(JSON.stringify({ keys: [{ e, key_ops: ["encrypt"], kid, kty: "RSA", n }] }));
+  return { jwks, privateKey: privateKey.export({ format: "pem", type: "pkcs8" }).toString() };
 }
 
 /**
@@ -58,8 +67,7 @@ export async function attest(up: Up, fetch: LaptopFetch, evidence: Evidence): Pr
 export function forgeToken(token: string): string {
   const [header = "", payload = ""] = token.split(".");
   const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-  const pem = privateKey.export({ format: "pem", type: "pkcs8" });
-  const signature = sign("sha256", encodeUtf8(`${header}.${payload}`), createPrivateKey(pem));
+  const signature = sign("sha256", encodeUtf8(`${header}.${payload}`), privateKey);
   return `${header}.${payload}.${toBase64url(signature)}`;
 }
 
