@@ -18,9 +18,23 @@ const PROGRAMS = {
   mountpoint: "util-linux",
   setpriv: "util-linux",
   unshare: "util-linux",
+  chroot: "coreutils",
   slirp4netns: "slirp4netns",
   crun: "crun",
 } as const;
+
+/** Where the root is mounted again if it is no mount; in the private mount namespace alone. */
+const OWN_ROOT = "/run/sealpod-root";
+
+/**
+ * Sees to it that the root is a mount: crun changes its propagation and pivots from it. In a chroot it may be a mere directory; then it is
+ * bound to a place of its own and entered there. Runs the rest of its parameters.
+ */
+const ROOT = `set -eu
+if mount --make-rprivate / 2>/dev/null; then exec "$@"; fi
+mkdir -p ${OWN_ROOT}
+mount --rbind / ${OWN_ROOT}
+exec chroot ${OWN_ROOT} "$@"`;
 
 /**
  * Prepares the private mount namespace, then starts the agent and stays as the first process of the PID namespace: it adopts and reaps the
@@ -41,7 +55,7 @@ while kill -0 "$agent" 2>/dev/null; do status=0; wait "$agent" || status=$?; don
 exit "$status"`;
 
 /** What the guest has of its own. Cgroups and users are the host's. */
-const NAMESPACES: readonly string[] = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork"];
+const NAMESPACES: readonly string[] = ["--mount", "--propagation", "unchanged", "--net", "--uts", "--ipc", "--pid", "--fork"];
 
 /** Milliseconds from the start of the process until the agent listens: Node starts in a tenth of a second, a busy host takes longer. */
 const START_LIMIT = 30_000;
@@ -104,7 +118,9 @@ export class ProcessDriver implements VmmDriver {
     const child = new Child({
       program: programs.setpriv,
       // The kernel ends unshare with this process, and unshare its child: an agent never outlives its driver.
-      args: ["--pdeathsig", "KILL", programs.unshare, ...NAMESPACES, "--kill-child", "--mount-proc", programs.sh, "-c", SETUP, "sealpod-setup"].concat(
+      args: ["--pdeathsig", "KILL", programs.unshare, ...NAMESPACES, "--kill-child", "--mount-proc"].concat(
+        [programs.sh, "-c", ROOT, "sealpod-root"],
+        [programs.sh, "-c", SETUP, "sealpod-setup"],
         agentCommand(guest, config.runDirectory, launch),
       ),
       directories: this.#directories,
