@@ -24,6 +24,7 @@ const TOOLS: readonly Tool[] = [
   { command: "veritysetup", package: "cryptsetup-bin", why: "judges our dm-verity hashes in the tests" },
   { command: "setfattr", package: "attr", why: "restores extended attributes of image layers" },
   { command: "openssl", package: "openssl", why: "judges our certificates in the tests" },
+  { command: "ip", package: "iproute2", why: "brings up the loopback of the tests' network namespaces" },
 ];
 
 /** Debian keeps daemons' binaries out of the PATH of ordinary users. */

@@ -4,6 +4,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import type { Readable } from "node:stream";
 import { concatBytes, encodeUtf8, sha256, toBase64, toHex } from "@sealpod/core";
+import { MOUNT_NAMESPACE, onOwnRoot } from "@sealpod/vmm";
 import { AgentService, Health, type MessageInitShape, type MessageShape } from "@sealpod/proto";
 import { byteStream, STATUS, TtrpcClient, TtrpcError } from "@sealpod/ttrpc";
 import { buildLayer, TarWriter, type TarItem } from "@sealpod/verity";
@@ -77,8 +78,8 @@ class Guest {
       "3",
       ...args,
     ];
-    const namespaces = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    const child = spawn("unshare", [...namespaces, "/bin/sh", "-c", INIT, "init", ...agent], { stdio: ["ignore", "inherit", "pipe", "pipe"] });
+    const namespaces = [...MOUNT_NAMESPACE, "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    const child = spawn("unshare", [...namespaces, ...onOwnRoot(["/bin/sh", "-c", INIT, "init", ...agent])], { stdio: ["ignore", "inherit", "pipe", "pipe"] });
     this.#child = child;
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (this.log += text));
     const ready = child.stdio[3] as Readable;

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { MOUNT_NAMESPACE, onOwnRoot } from "@sealpod/vmm";
 
 // A tmpfs is mounted, so this runs in a mount namespace of its own.
 it("tells an emptyDir in memory by the tmpfs that kubelet mounts for it", async () => {
@@ -18,7 +19,10 @@ it("tells an emptyDir in memory by the tmpfs that kubelet mounts for it", async 
     `;
     const output = execFileSync(
       "unshare",
-      ["--mount", "sh", "-c", 'mount -t tmpfs sealpod "$1" && exec "$2" --input-type=module -e "$3" "$1"', "sh", source, process.execPath, script],
+      [
+        ...MOUNT_NAMESPACE,
+        ...onOwnRoot(["/bin/sh", "-c", 'mount -t tmpfs sealpod "$1" && exec "$2" --input-type=module -e "$3" "$1"', "sh", source, process.execPath, script]),
+      ],
       { encoding: "utf8" },
     );
     expect(JSON.parse(output)).toEqual({

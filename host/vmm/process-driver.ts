@@ -30,11 +30,19 @@ const OWN_ROOT = "/run/sealpod-root";
  * Sees to it that the root is a mount: crun changes its propagation and pivots from it. In a chroot it may be a mere directory; then it is
  * bound to a place of its own and entered there. Runs the rest of its parameters.
  */
-const ROOT = `set -eu
+const ROOT_SCRIPT = `set -eu
 if mount --make-rprivate / 2>/dev/null; then exec "$@"; fi
 mkdir -p ${OWN_ROOT}
 mount --rbind / ${OWN_ROOT}
 exec chroot ${OWN_ROOT} "$@"`;
+
+/** Options of unshare(1) for a mount namespace that {@link onOwnRoot} then makes private: unshare itself can only do that to a root that is a mount. */
+export const MOUNT_NAMESPACE: readonly string[] = ["--mount", "--propagation", "unchanged"];
+
+/** A command that first sees to it that its root is a mount, and private; it must run in a mount namespace of its own. */
+export function onOwnRoot(command: readonly string[], shell = "/bin/sh"): readonly string[] {
+  return [shell, "-c", ROOT_SCRIPT, "sealpod-root", ...command];
+}
 
 /**
  * Prepares the private mount namespace, then starts the agent and stays as the first process of the PID namespace: it adopts and reaps the
@@ -55,7 +63,7 @@ while kill -0 "$agent" 2>/dev/null; do status=0; wait "$agent" || status=$?; don
 exit "$status"`;
 
 /** What the guest has of its own. Cgroups and users are the host's. */
-const NAMESPACES: readonly string[] = ["--mount", "--propagation", "unchanged", "--net", "--uts", "--ipc", "--pid", "--fork"];
+const NAMESPACES: readonly string[] = [...MOUNT_NAMESPACE, "--net", "--uts", "--ipc", "--pid", "--fork"];
 
 /** Milliseconds from the start of the process until the agent listens: Node starts in a tenth of a second, a busy host takes longer. */
 const START_LIMIT = 30_000;
@@ -119,9 +127,7 @@ export class ProcessDriver implements VmmDriver {
       program: programs.setpriv,
       // The kernel ends unshare with this process, and unshare its child: an agent never outlives its driver.
       args: ["--pdeathsig", "KILL", programs.unshare, ...NAMESPACES, "--kill-child", "--mount-proc"].concat(
-        [programs.sh, "-c", ROOT, "sealpod-root"],
-        [programs.sh, "-c", SETUP, "sealpod-setup"],
-        agentCommand(guest, config.runDirectory, launch),
+        onOwnRoot([programs.sh, "-c", SETUP, "sealpod-setup", ...agentCommand(guest, config.runDirectory, launch)], programs.sh),
       ),
       directories: this.#directories,
       pipes: 1,

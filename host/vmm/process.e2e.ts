@@ -150,8 +150,8 @@ describe("the process driver", () => {
     for (const attempt of [() => driver.probe(), () => driver.start(config)]) {
       await expect(attempt()).rejects.toMatchObject({
         code: "ERR_VMM_UNAVAILABLE",
-        details: { missing: ["sh", "mount", "umount", "mountpoint", "setpriv", "unshare", "slirp4netns", "crun"] },
-        hint: "On Debian: apt-get install dash mount util-linux slirp4netns crun",
+        details: { missing: ["sh", "mount", "umount", "mountpoint", "setpriv", "unshare", "chroot", "slirp4netns", "crun"] },
+        hint: "On Debian: apt-get install dash mount util-linux coreutils slirp4netns crun",
       });
     }
   });

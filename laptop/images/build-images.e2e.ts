@@ -4,6 +4,7 @@ import { mkdir, open, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeUtf8 } from "@sealpod/core";
+import { MOUNT_NAMESPACE, onOwnRoot } from "@sealpod/vmm";
 import { directoryTree, run } from "@sealpod/io";
 import { blobPath, openLayout } from "@sealpod/oci";
 import type { Image, ImageSource } from "@sealpod/oci";
@@ -13,7 +14,7 @@ import { buildImages } from "./build-images.ts";
 import type { BuiltImages } from "./build-images.ts";
 
 const missing = ["/usr/sbin/nginx", "/bin/busybox"].filter((path) => !existsSync(path));
-const canChroot = spawnSync("unshare", ["--mount", "true"]).status === 0;
+const canChroot = spawnSync("unshare", [...MOUNT_NAMESPACE, "true"]).status === 0;
 
 const INPUTS = {
   pause: true,
@@ -109,13 +110,9 @@ describe.skipIf(missing.length > 0)(
         // A private mount namespace: /dev and /proc vanish with the command. Standard output is a real pipe, as containers have it.
         const script =
           'ip link set lo up && mount --bind /dev "$0/dev" && mount -t proc proc "$0/proc" && root=$0 && { chroot "$root" "$@" 2>&1; echo "exit $?"; } | cat';
-        const { stdout } = await run(
-          "unshare",
-          ["--mount", "--pid", "--net", "--fork", "--propagation", "private", "/bin/sh", "-c", script, root, ...command],
-          {
-            env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-          },
-        );
+        const { stdout } = await run("unshare", [...MOUNT_NAMESPACE, "--pid", "--net", "--fork", ...onOwnRoot(["/bin/sh", "-c", script, root, ...command])], {
+          env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+        });
         return new TextDecoder().decode(stdout);
       };
 
