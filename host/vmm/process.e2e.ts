@@ -1,6 +1,6 @@
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -106,15 +106,14 @@ describe("the process driver", () => {
       console.log("started");
     `;
     const owner = spawn(process.execPath, ["--input-type=module", "-e", script, JSON.stringify(plain)], { stdio: ["ignore", "pipe", "inherit"] });
-    await once(owner.stdout, "data");
-    const guests = (): readonly string[] =>
-      execFileSync("ps", ["-eo", "args"], { encoding: "utf8" })
-        .split("\n")
-        .filter((line) => line.includes(config.runDirectory));
-    expect(guests().length).toBeGreaterThanOrEqual(3);
-    owner.kill("SIGKILL");
+    try {
+      await once(owner.stdout, "data");
+      expect(processesOf(config.runDirectory).length).toBeGreaterThanOrEqual(3);
+    } finally {
+      owner.kill("SIGKILL");
+    }
     // The kernel tells nobody but the parents, which are gone: so this asks again until they are.
-    await vi.waitFor(() => expect(guests()).toEqual([]), { timeout: 20_000 });
+    await vi.waitFor(() => expect(processesOf(config.runDirectory)).toEqual([]), { timeout: 20_000 });
   });
 
   const failures: readonly (readonly [string, string, ProcessDriverOptions, RegExp])[] = [
@@ -156,3 +155,17 @@ describe("the process driver", () => {
     }
   });
 });
+
+/** Command lines of the processes that name a directory. */
+function processesOf(directory: string): readonly string[] {
+  return readdirSync("/proc")
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+      } catch {
+        return ""; // It ended while we looked.
+      }
+    })
+    .filter((line) => line.includes(directory));
+}
