@@ -2,9 +2,22 @@ import { systemClock, systemRandom } from "@sealpod/io";
 import type { CliContext } from "./context.ts";
 import { runCli } from "./program.ts";
 
+/** Milliseconds in which a repeated signal is still the same wish: some programs signal a process and then its group. */
+const SAME_WISH = 500;
+
 const controller = new AbortController();
-// The second signal ends the process at once, as people expect of Ctrl-C Ctrl-C.
-for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => controller.abort(name));
+let asked = Number.POSITIVE_INFINITY;
+for (const [name, exit] of [
+  ["SIGINT", 130],
+  ["SIGTERM", 143],
+] as const) {
+  process.on(name, () => {
+    // The second one ends the process at once, as people expect of Ctrl-C Ctrl-C.
+    if (performance.now() - asked > SAME_WISH) process.exit(exit);
+    asked = Math.min(asked, performance.now());
+    controller.abort(name);
+  });
+}
 // `sealpod … | head` closes our output: that is the reader's right, not an error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);

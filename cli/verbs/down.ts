@@ -2,7 +2,7 @@ import { listPods, PodClient } from "@sealpod/pod";
 import { watch } from "node:fs";
 import { join } from "node:path";
 import { upFile } from "@sealpod/services";
-import { stat } from "node:fs/promises";
+import { readdir, rm, stat } from "node:fs/promises";
 import { EXIT } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
@@ -23,10 +23,20 @@ export const run: Verb<object> = async (options, _operands, context) => {
     throw new CliError("ERR_CLI_PLATFORM", `the services (process ${up.pid}) did not end within ${LIMIT / 1000} s`, {
       hint: `End them by force: kill -9 ${up.pid}`,
     });
+  await removeLeftovers(join(state, "run"));
   if (options.json === true) context.stdout.write(`${JSON.stringify({ stopped: up.pid })}\n`);
   else context.stdout.write(`stopped the services (process ${up.pid})\n`);
   return EXIT.ok;
 };
+
+/** Directories of pods whose process was killed before it could tidy up. */
+async function removeLeftovers(runDirectory: string): Promise<void> {
+  const live = new Set((await listPods(runDirectory)).map((record) => record.directory));
+  for (const name of await readdir(runDirectory).catch(() => [])) {
+    const directory = join(runDirectory, name);
+    if (!live.has(directory)) await rm(directory, { recursive: true, force: true });
+  }
+}
 
 async function untilRemoved(path: string, limit: number): Promise<boolean> {
   const exists = async (): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;

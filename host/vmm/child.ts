@@ -34,6 +34,8 @@ export class Child {
     const child = spawn(program, args, {
       stdio: ["ignore", "pipe", "pipe", ...(["pipe", "pipe"] as const).slice(0, pipes)],
       env: { PATH: directories.join(":") },
+      // In a session of its own: Ctrl-C at a terminal goes to the program that drives the machine, which then ends it in order.
+      detached: true,
     });
     this.process = child;
     const take = (bytes: Buffer): void => {

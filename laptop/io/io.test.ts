@@ -1,8 +1,10 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeUtf8 } from "@sealpod/core";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { writeFileAtomic, writeStreamAtomic } from "./atomic.ts";
 import { directoryTree } from "./directory-tree.ts";
 import { fileSource } from "./file-source.ts";
@@ -179,5 +181,17 @@ describe("isAlive", () => {
     ["0, which is no process", 0, false],
   ])("knows %s", (_what, pid, alive) => {
     expect(isAlive(pid)).toBe(alive);
+  });
+
+  it.skipIf(!existsSync("/proc/self/stat"))("does not take a process that ended and was not reaped for one that runs", async () => {
+    // The shell's child ends at once; the shell has become `sleep` by then and never reaps it.
+    const shell = spawn("/bin/sh", ["-c", "true & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "ignore"] });
+    try {
+      const [line] = (await once(shell.stdout, "data")) as [Buffer];
+      await vi.waitFor(() => expect(isAlive(Number(line.toString()))).toBe(false), 5000);
+      expect(isAlive(shell.pid ?? 0)).toBe(true);
+    } finally {
+      shell.kill("SIGKILL");
+    }
   });
 });
