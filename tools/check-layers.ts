@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join, relative, sep } from "node:path";
-import { parseSync } from "oxc-parser";
+import { parseSync, type ParseResult } from "oxc-parser";
 
 /** lib/ packages, lowest first: each may import only those before it. */
 export const LIB_ORDER = ["core", "rego", "kube", "proto", "ttrpc", "pki", "cose", "oci", "verity", "snp"] as const;
@@ -17,7 +17,6 @@ export const THIRD_PARTY: Readonly<Record<string, readonly string[]>> = {
   "lib/rego": ["re2js"],
   "lib/kube": ["yaml"],
   "lib/proto": ["@bufbuild/protobuf"],
-  "lib/ttrpc": ["@bufbuild/protobuf"],
   "lib/cose": ["cbor2"],
   "author/genpolicy": ["rfc6902"],
   "guest/skr": ["jose"],
@@ -26,7 +25,6 @@ export const THIRD_PARTY: Readonly<Record<string, readonly string[]>> = {
   "verifier/identity": ["jose", "hono"],
   "laptop/services": ["hono", "@hono/node-server"],
   cli: ["commander"],
-  testing: ["fast-check"],
 };
 
 /** What only tests and tools may import, wherever they stand. */
@@ -71,10 +69,20 @@ export function checkLayers(files: readonly SourceFile[]): readonly Violation[] 
   const byName = new Map(packages.map((item) => [item.name, item]));
   const violations: Violation[] = [];
   for (const item of packages) violations.push(...checkManifest(item, byName));
+  const used = new Set<string>();
   for (const file of files) {
     if (!file.path.endsWith(".ts")) continue;
     const owner = packages.find((item) => file.path.startsWith(`${item.directory}/`));
-    if (owner !== undefined) violations.push(...checkFile(file, owner, byName));
+    if (owner === undefined) continue;
+    violations.push(...checkFile(file, owner, byName));
+    for (const name of importedPackages(file)) used.add(`${owner.name} ${name}`);
+  }
+  for (const item of packages) {
+    for (const dependency of item.dependencies) {
+      // What is declared is what a reviewer of the package has to read.
+      if (!used.has(`${item.name} ${dependency}`))
+        violations.push({ path: `${item.directory}/package.json`, line: 1, message: `${dependency} is declared and not used` });
+    }
   }
   return violations;
 }
@@ -128,7 +136,6 @@ function direction(from: Package, to: Package): string | undefined {
     if (!isZone(to.zone) && to.zone !== "lib") return `zone ${from.zone} imports ${to.name}: only laptop/, cli/ and tests compose zones`;
   }
   if (to.zone === "cli") return `${from.name} imports the CLI: nothing may`;
-  if (to.zone === "testing" && from.zone !== "testing") return `${from.name} imports the test fakes at run time`;
   return undefined;
 }
 
@@ -141,11 +148,7 @@ function checkFile(file: SourceFile, owner: Package, byName: ReadonlyMap<string,
     violations.push({ path: file.path, line: file.text.slice(0, offset).split("\n").length, message });
   };
   for (const error of parsed.errors) add(error.labels[0]?.start ?? 0, `does not parse: ${error.message}`);
-  const requests: { readonly name: string; readonly at: number }[] = [];
-  for (const item of parsed.module.staticImports) requests.push({ name: item.moduleRequest.value, at: item.start });
-  for (const item of parsed.module.staticExports) {
-    for (const entry of item.entries) if (entry.moduleRequest !== null) requests.push({ name: entry.moduleRequest.value, at: item.start });
-  }
+  const requests = staticRequests(parsed.module);
   for (const item of parsed.module.dynamicImports) {
     const literal = file.text.slice(item.moduleRequest.start, item.moduleRequest.end);
     const name = /^["'`](.*)["'`]$/s.exec(literal)?.[1];
@@ -169,6 +172,30 @@ function checkFile(file: SourceFile, owner: Package, byName: ReadonlyMap<string,
   return violations;
 }
 
+/** Modules that a file names in import and export declarations. */
+function staticRequests(module: ParseResult["module"]): { readonly name: string; readonly at: number }[] {
+  const requests = module.staticImports.map((item) => ({ name: item.moduleRequest.value, at: item.start }));
+  for (const item of module.staticExports) {
+    for (const entry of item.entries) if (entry.moduleRequest !== null) requests.push({ name: entry.moduleRequest.value, at: item.start });
+  }
+  return requests;
+}
+
+/** Packages that a file imports, in whatever way. */
+function importedPackages(file: SourceFile): readonly string[] {
+  const { module } = parseSync(file.path, file.text);
+  const dynamic = module.dynamicImports.map((item) => file.text.slice(item.moduleRequest.start + 1, item.moduleRequest.end - 1));
+  return [...staticRequests(module).map((request) => request.name), ...dynamic].map(packageOf);
+}
+
+/** `@scope/name` of `@scope/name/sub/path`. */
+function packageOf(request: string): string {
+  return request
+    .split("/")
+    .slice(0, request.startsWith("@") ? 2 : 1)
+    .join("/");
+}
+
 function importProblem(name: string, path: string, owner: Package, byName: ReadonlyMap<string, Package>, isTest: boolean): string | undefined {
   if (name.startsWith(".")) {
     const parts = path.split("/").slice(0, -1);
@@ -181,7 +208,7 @@ function importProblem(name: string, path: string, owner: Package, byName: Reado
     return name.endsWith(".ts") || name.endsWith(".json") ? undefined : `relative import without .ts: ${name}`;
   }
   if (name.startsWith("node:")) return owner.zone === "lib" && !LIB_BUILTINS.has(name) && !isTest ? `lib/ imports ${name}: take it as a port` : undefined;
-  const base = name.startsWith("@") ? name.split("/").slice(0, 2).join("/") : (name.split("/")[0] ?? name);
+  const base = packageOf(name);
   const target = byName.get(base);
   if (isTest) return target === undefined && !DEV_PACKAGES.has(base) && !owner.dependencies.has(base) ? `undeclared import ${name}` : undefined;
   if (!owner.dependencies.has(base)) return `undeclared import ${name}: add it to ${owner.directory}/package.json`;
@@ -249,7 +276,7 @@ export function readSources(root: string): readonly SourceFile[] {
         files.push({ path: relative(root, path).split(sep).join("/"), text: readFileSync(path, "utf8") });
     }
   };
-  for (const folder of ["lib", ...ZONES, "laptop", "cli", "testing"]) visit(join(root, folder));
+  for (const folder of ["lib", ...ZONES, "laptop", "cli"]) visit(join(root, folder));
   return files;
 }
 
