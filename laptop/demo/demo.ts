@@ -3,7 +3,7 @@ import { request } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
-import { decodeUtf8, encodeUtf8, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
+import { decodeUtf8, encodeUtf8, isSealpodError, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
 import { DATA_DIRECTORY, generatePolicy } from "@sealpod/genpolicy";
 import { buildImages, encryptPage } from "@sealpod/images";
 import { importKey } from "@sealpod/importkey";
@@ -168,7 +168,7 @@ class Walk {
       const facts = await work();
       this.#report({ ...base, ok: true, milliseconds: clock.now() - started, facts });
     } catch (error) {
-      this.#report({ ...base, ok: false, milliseconds: clock.now() - started, facts: {}, problem: messageOf(error) });
+      this.#report({ ...base, ok: false, milliseconds: clock.now() - started, facts: {}, problem: problemOf(error) });
       throw new StepFailed(name, { cause: error });
     }
   }
@@ -344,6 +344,11 @@ class Walk {
     if (this.#images === undefined) throw new DemoError("ERR_DEMO_STEP", "the images are not built");
     return this.#images;
   }
+}
+
+function problemOf(error: unknown): string {
+  const hint = isSealpodError(error) && error.hint !== undefined ? `\nto do: ${error.hint}` : "";
+  return `${messageOf(error)}${hint}`;
 }
 
 async function readBundle(path: string): Promise<Uint8Array> {
