@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import type { Readable } from "node:stream";
-import { concatBytes, encodeUtf8, sha256, toBase64, toHex } from "@sealpod/core";
+import { concatBytes, encodeUtf8, fromHex, sha256, toBase64, toHex } from "@sealpod/core";
 import { MOUNT_NAMESPACE, onOwnRoot } from "@sealpod/vmm";
 import { AgentService, Health, type MessageInitShape, type MessageShape } from "@sealpod/proto";
 import { byteStream, STATUS, TtrpcClient, TtrpcError } from "@sealpod/ttrpc";
@@ -24,6 +24,7 @@ trap 'kill -TERM "$agent"' TERM
 while kill -0 "$agent" 2>/dev/null; do wait "$agent"; status=$?; done
 exit "$status"`;
 
+const haveSetfattr = spawnSync("setfattr", ["--version"]).status === 0;
 const possible = process.getuid?.() === 0 && spawnSync("crun", ["--version"]).status === 0 && spawnSync(BUSYBOX, ["true"]).status === 0;
 
 const {
@@ -60,6 +61,12 @@ class Guest {
   get client(): TtrpcClient {
     if (this.#client === undefined) throw new Error("the agent does not run");
     return this.#client;
+  }
+
+  /** A process in the guest's namespaces, by the host's count: its first. */
+  firstProcess(): string {
+    const pid = this.#child?.pid ?? 0;
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").split(" ")[0] ?? "";
   }
 
   async start(args: readonly string[] = []): Promise<void> {
@@ -239,6 +246,21 @@ const topLayer: readonly TarItem[] = [
   { ...base, kind: "file", path: "etc/.wh.hidden", mode: 0o644, data: new Uint8Array(0) },
 ];
 
+/** Hides all that is below it in etc, and has a file with a capability (CAP_NET_BIND_SERVICE, permitted and effective; capabilities(7)). */
+const opaqueLayer: readonly TarItem[] = [
+  { ...base, kind: "directory", path: "etc", mode: 0o755 },
+  { ...base, kind: "file", path: "etc/.wh..wh..opq", mode: 0o644, data: new Uint8Array(0) },
+  { ...base, kind: "file", path: "etc/only", mode: 0o644, data: encodeUtf8("alone\n") },
+  {
+    ...base,
+    kind: "file",
+    path: "bin/bound",
+    mode: 0o755,
+    data: encodeUtf8("#!/bin/sh\n"),
+    xattrs: new Map([["security.capability", fromHex("0100000200040000000000000000000000000000")]]),
+  },
+];
+
 const id = (digit: string): string => digit.repeat(64);
 const sh = (script: string): readonly string[] => ["/bin/sh", "-c", script];
 
@@ -291,6 +313,20 @@ describe.skipIf(!possible)("the agent as a process (needs root, crun and busybox
       status: 7,
     });
   });
+
+  it.skipIf(!haveSetfattr)(
+    `hides what is below an opaque directory, and keeps file capabilities${haveSetfattr ? "" : " (skipped: no setfattr; Debian package attr)"}`,
+    async () => {
+      const opaque = await guest.attach(opaqueLayer);
+      await guest.create(id("1"), [opaque, ...layers], sh("ls /etc; cat /etc/only"));
+      const where = `/proc/${guest.firstProcess()}/root${ROOT}/sandbox/layers/${opaque.id}/bin/bound`;
+      const { stdout } = spawnSync("getfattr", ["--only-values", "-n", "security.capability", where]);
+      expect(stdout.toString("hex")).toBe("0100000200040000000000000000000000000000");
+      await guest.client.unary(startContainer, { containerId: id("1") });
+      expect((await guest.outcome(id("1"))).stdout).toBe("only\nalone\n");
+      await guest.client.unary(removeContainer, { containerId: id("1") });
+    },
+  );
 
   it("keeps the pod's host name, its own processes, and only the capabilities asked for", async () => {
     const { stdout } = await run("1", "hostname; echo $$; while read a b; do case $a in CapEff:) echo $b;; esac; done < /proc/self/status");

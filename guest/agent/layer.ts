@@ -135,7 +135,8 @@ class LayerExtractor {
       // In this order: a change of owner clears set-id bits and file capabilities.
       fchownSync(fd, entry.uid, entry.gid);
       fchmodSync(fd, entry.mode);
-      await this.#setXattrs(`/proc/${process.pid}/fd/${fd}`, entry);
+      // By name: setfattr does not follow links, and the descriptor's own path is one.
+      await this.#setXattrs(parent.entry(name, process.pid), entry);
       futimesSync(fd, entry.mtime, entry.mtime);
     } finally {
       closeSync(fd);
