@@ -7,6 +7,8 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { EXIT } from "./context.ts";
 
+const isRoot = process.getuid?.() === 0;
+
 const ROOT = resolve(import.meta.dirname, "..");
 const EXAMPLE = join(ROOT, "examples", "key-release");
 
@@ -32,7 +34,7 @@ async function listen(port: number): Promise<Server> {
 }
 
 // The tour of the README, typed by a machine, with the mistakes that people make.
-describe("the tour, by hand", () => {
+describe.skipIf(!isRoot)(`the tour, by hand${isRoot ? "" : " (skipped: needs root)"}`, () => {
   let directory = "";
   let port = 0;
 

@@ -7,6 +7,8 @@ import { guestPaths, type GuestPaths } from "./paths.ts";
 import { Storages } from "./storages.ts";
 import { errorOf, FakeSystem, inTemporaryDirectory, storage } from "./test-support.ts";
 
+const isRoot = process.getuid?.() === 0;
+
 interface Setup {
   readonly paths: GuestPaths;
   readonly devices: string;
@@ -217,7 +219,7 @@ describe("storage: volumes", () => {
   const shm = (paths: GuestPaths, options: string[]): Storage =>
     storage({ driver: "ephemeral", source: "shm", fstype: "tmpfs", options, mountPoint: `${paths.root}/sandbox/shm` });
 
-  it("in memory are mounted with their options, and belong to their group", () =>
+  it.skipIf(!isRoot)(`in memory are mounted with their options, and belong to their group${isRoot ? "" : " (skipped: needs root)"}`, () =>
     withStorages(async ({ paths, system, acquire }) => {
       const gid = process.getgid?.() ?? 0;
       await acquire(shm(paths, ["noexec", "nosuid", "nodev", "mode=1777", "size=67108864", `fsgid=${gid}`]));
@@ -225,7 +227,8 @@ describe("storage: volumes", () => {
         { type: "tmpfs", source: "tmpfs", target: `${paths.root}/sandbox/shm`, options: ["noexec", "nosuid", "nodev", "mode=1777", "size=67108864"] },
       ]);
       expect(statSync(`${paths.root}/sandbox/shm`).mode & 0o7777).toBe(0o2775);
-    }));
+    }),
+  );
 
   it.each(["bind", "rbind", "move", "remount", "loop", "suid", "dev", "helper=x", "x-mount.mkdir", "size=1,bind", "fsgid=x", ""])(
     "in memory take no option %j",

@@ -8,6 +8,8 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { DRIVER_CASES, RecordingLaunch, ask, type DriverSubject } from "./driver-cases.ts";
 import { ProcessDriver, type MachineConfig, type ProcessDriverOptions } from "./index.ts";
 
+const isRoot = process.getuid?.() === 0;
+
 let root = "";
 let count = 0;
 
@@ -46,7 +48,7 @@ async function configure(fault?: string): Promise<{ config: MachineConfig; direc
   return { config, directory, launch, printed: () => printed };
 }
 
-describe("every driver", () => {
+describe.skipIf(!isRoot)(`every driver${isRoot ? "" : " (skipped: needs root)"}`, () => {
   const subject: DriverSubject = { driver: new ProcessDriver(), configure };
   it.each(DRIVER_CASES)("$name", async ({ run }) => {
     await run(subject);
@@ -54,7 +56,7 @@ describe("every driver", () => {
   });
 });
 
-describe("the process driver", () => {
+describe.skipIf(!isRoot)(`the process driver${isRoot ? "" : " (skipped: needs root)"}`, () => {
   it("says that it isolates nothing, and that this host will do", async () => {
     const driver = new ProcessDriver();
     expect([driver.name, driver.isolation]).toEqual(["process", "none"]);
