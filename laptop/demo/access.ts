@@ -10,6 +10,8 @@ export interface Answer {
   readonly status: number;
   readonly body: JsonObject;
   readonly text: string;
+  /** By this the service's own records name the request. */
+  readonly requestId: string | undefined;
 }
 
 /** Sends JSON and reads JSON. */
@@ -20,7 +22,12 @@ export async function call(fetch: LaptopFetch, method: string, url: string, body
   const response = await fetch(url, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
   const text = await response.text();
   try {
-    return { status: response.status, body: asObject(parseJson(text === "" ? "{}" : text, url)) ?? {}, text };
+    return {
+      status: response.status,
+      body: asObject(parseJson(text === "" ? "{}" : text, url)) ?? {},
+      text,
+      requestId: response.headers.get("x-ms-request-id") ?? undefined,
+    };
   } catch (cause) {
     throw new DemoError("ERR_DEMO_SERVICE", `${url} answered ${response.status} with something that is not JSON: ${messageOf(cause)}`, { cause });
   }

@@ -4,7 +4,7 @@ import { encodeUtf8, fromHex, isSealpodError, messageOf, sha256, toBase64url, to
 import type { PlannedContainer } from "@sealpod/kubelet";
 import { execInPod, preparePod, startPod, type PodManifest, type PodOptions, type PreparedPod } from "@sealpod/pod";
 import { prepareImage, type ContainerLayer } from "@sealpod/sandbox";
-import type { LaptopFetch, Up } from "@sealpod/services";
+import { explainVaultRelease, type LaptopFetch, type Up } from "@sealpod/services";
 import type { VmmDriver } from "@sealpod/vmm";
 import { call, ownerToken, reasonOf, type Answer } from "./access.ts";
 import { DemoError } from "./errors.ts";
@@ -211,11 +211,10 @@ async function playChangedPolicyKey(world: AttackWorld): Promise<Outcome> {
         .join("")
         .split("\n")
         .find((line) => line.includes("refused")) ?? lines.join("").trim();
-    return {
-      refused: status === 1 && /refused \(403\)/.test(reason),
-      reason,
-      facts: { HOST_DATA: manifest.hostData, "exit code of the container": String(status) },
-    };
+    const requestId = /\(request ([0-9a-f-]{36})\)/.exec(reason)?.[1];
+    const view = await ownersView(world, requestId);
+    const facts = { HOST_DATA: manifest.hostData, "exit code of the container": String(status), [OWNERS_VIEW]: view };
+    return { refused: status === 1 && /refused \(403\)/.test(reason) && view.includes(FAILED_HOST_DATA), reason, facts };
   } finally {
     await pod.stop();
   }
@@ -268,7 +267,9 @@ async function playForgedToken(world: AttackWorld): Promise<Outcome> {
     const answer = await release(world, name, forgeToken(token), bearer);
     const control = await release(world, name, token, bearer);
     if (control.status !== 200) throw new DemoError("ERR_DEMO_SERVICE", `the true token was refused too: ${reasonOf(control)}`);
-    return { refused: answer.status === 403 && control.status === 200, reason: reasonOf(answer), facts: { control: "the true token released the key" } };
+    const view = await ownersView(world, answer.requestId);
+    const facts = { control: "the true token released the key", [OWNERS_VIEW]: view };
+    return { refused: answer.status === 403 && view.includes("did not sign it"), reason: reasonOf(answer), facts };
   });
 }
 
@@ -277,11 +278,8 @@ async function playOtherClaim(world: AttackWorld): Promise<Outcome> {
   const claimed = `${world.manifest.hostData.startsWith("0") ? "1" : "0"}${world.manifest.hostData.slice(1)}`;
   return withKey(world, policyOf(world, claimed), async (name, bearer) => {
     const answer = await release(world, name, token, bearer);
-    return {
-      refused: answer.status === 403,
-      reason: reasonOf(answer),
-      facts: { "the key asks for": `x-ms-sevsnpvm-hostdata = ${claimed}`, "the token says": world.manifest.hostData },
-    };
+    const view = await ownersView(world, answer.requestId);
+    return { refused: answer.status === 403 && view.includes(FAILED_HOST_DATA), reason: reasonOf(answer), facts: { [OWNERS_VIEW]: view } };
   });
 }
 
@@ -320,6 +318,18 @@ async function withKey(world: AttackWorld, policy: unknown, use: (name: string, 
   } finally {
     await call(world.fetch, "DELETE", `${url}?api-version=7.4`, undefined, bearer);
   }
+}
+
+/** Name of the fact that holds the audit's words. */
+const OWNERS_VIEW = "what only the vault's owner sees";
+
+/** The audit's words for a token whose HOST_DATA is not the one that the key asks for. */
+const FAILED_HOST_DATA = "FAILED x-ms-sevsnpvm-hostdata";
+
+/** The vault tells the caller no more than 403; its audit tells the owner why, so that a refusal for another reason does not pass for the right one. */
+async function ownersView(world: AttackWorld, requestId: string | undefined): Promise<string> {
+  const text = requestId === undefined ? undefined : await explainVaultRelease(world.up.state, requestId, world);
+  return text ?? "nothing: the audit does not know the request";
 }
 
 // Small parts -------------------------------------------------------------------------------------------------------------

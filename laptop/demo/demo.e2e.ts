@@ -69,6 +69,16 @@ describe.skipIf(!isRoot)(`the demo${isRoot ? "" : " (skipped: needs root)"}`, ()
     expect(refusal?.refuser).toBe(findAttacks([name])[0]?.refuser);
   });
 
+  it.each([
+    ["forged-token", /did not sign it/],
+    ["other-claim", /FAILED x-ms-sevsnpvm-hostdata: expected "[0-9a-f]{64}", found "[0-9a-f]{64}"/],
+    ["changed-policy-key", /FAILED x-ms-sevsnpvm-hostdata/],
+  ])("the vault tells its owner, not the caller, why it refused (%s)", (name, reason) => {
+    const refusal = demo.refusals.find((item) => item.name === name);
+    expect(refusal?.reason).not.toMatch(reason);
+    expect(refusal?.facts["what only the vault's owner sees"]).toMatch(reason);
+  });
+
   it("plays every attack that there is, and calls itself done only then", () => {
     expect(demo.refusals.map((item) => item.name)).toEqual(ATTACKS.map((attack) => attack.name));
     expect(demo.ok).toBe(true);

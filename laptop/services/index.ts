@@ -1,3 +1,4 @@
+export { explainVaultRelease } from "./audit.ts";
 export { SERVICES_ERRORS, ServicesError, type ServicesErrorCode } from "./errors.ts";
 export { laptopFetch, type LaptopFetch, type Route } from "./fetch.ts";
 export { openLaptopAuthority } from "./laptop-authority.ts";

@@ -205,7 +205,7 @@ async function lock(state: string): Promise<AsyncDisposable> {
 }
 
 /** The key that seals all other keys. It is made once, and never when there are databases that another one has sealed. */
-async function openMasterKey(state: string, random: Random): Promise<Uint8Array> {
+export async function openMasterKey(state: string, random: Random): Promise<Uint8Array> {
   const file = `${state}/services/master.key`;
   try {
     const key = new Uint8Array(await readFile(file));
