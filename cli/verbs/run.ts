@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { join } from "node:path";
-import { toHex } from "@sealpod/core";
+import { encodeUtf8, toHex } from "@sealpod/core";
 import { OutputLog, parsePodManifest, PodError, serveControl, startPod, type PodRecord } from "@sealpod/pod";
 import { ProcessDriver } from "@sealpod/vmm";
 import { EXIT, type CliContext } from "../context.ts";
@@ -71,7 +71,15 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
     await using _control = await serveControl(pod, { record, log, random: context.random, onStop: () => asked.abort() });
     show(record, options, context);
     sayReady(options.readyFd, JSON.stringify(record));
-    const ended = Promise.all(pod.containers.map(async (item) => ({ name: item.name, status: await item.process.exited })));
+    const ended = Promise.all(
+      pod.containers.map(async ({ name, process }) => {
+        const status = await process.exited;
+        const words = `container ${name} ended with exit code ${status}\n`;
+        log.append(name, encodeUtf8(words));
+        context.stderr.write(words);
+        return status;
+      }),
+    );
     const outcome = await Promise.race([
       ended,
       pod.exited.then(() => "machine" as const),
@@ -80,8 +88,7 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
     ]);
     if (outcome === "machine") throw new CliError("ERR_CLI_POD_ENDED", `the sandbox of ${record.name} ended by itself`);
     if (outcome === "asked") return EXIT.ok;
-    for (const { name, status } of outcome) context.stderr.write(`container ${name} ended with exit code ${status}\n`);
-    return outcome.every(({ status }) => status === 0) ? EXIT.ok : EXIT.failed;
+    return outcome.every((status) => status === 0) ? EXIT.ok : EXIT.failed;
   } finally {
     await pod.stop();
   }
