@@ -2,11 +2,6 @@ import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import { decodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
-import { processGuest } from "@sealpod/demo";
-import { directoryTree } from "@sealpod/io";
-import { openLayout, type ImageSource } from "@sealpod/oci";
-import { readUp, type Up } from "@sealpod/services";
-import type { ProcessGuest } from "@sealpod/vmm";
 import type { CliContext } from "./context.ts";
 import { CliError } from "./errors.ts";
 import type { GlobalOptions } from "./program.ts";
@@ -65,57 +60,6 @@ export async function readIfPresent(path: string, limit: number, context: CliCon
   if (found === undefined) return undefined;
   if (found.size > limit) throw new CliError("ERR_CLI_FILE", `${path} has ${found.size} bytes, more than ${limit}`);
   return readFile(full);
-}
-
-/**
- * What `sealpod up` wrote.
- * @throws {CliError} ERR_CLI_NOT_UP
- */
-export async function requireUp(state: string): Promise<Up> {
-  try {
-    return await readUp(state);
-  } catch (cause) {
-    if (!isSealpodError(cause) || cause.code !== "ERR_SERVICES_NOT_RUNNING") throw cause;
-    throw new CliError("ERR_CLI_NOT_UP", `the laptop services are not running (state directory ${state})`, {
-      cause,
-      hint: "Start them: sealpod up -d. If they run on another state directory, name it with --state DIR.",
-    });
-  }
-}
-
-/** The guest's program as bundles of this checkout. */
-export function guestProgram(): ProcessGuest {
-  return processGuest(process.execPath, join(ROOT, "build", "agent.mjs"));
-}
-
-/**
- * Images of several layouts as one source: the first that has the reference. Without any, the state directory's.
- * @throws {CliError} ERR_CLI_FILE
- */
-export async function imagesOf(layouts: readonly string[] | undefined, options: GlobalOptions, context: CliContext): Promise<ImageSource> {
-  const directories = layoutDirectories(layouts, options, context);
-  const sources: ImageSource[] = [];
-  for (const directory of directories) sources.push(await openLayout(directoryTree(directory)));
-  const owner = new WeakMap<object, ImageSource>();
-  return {
-    async resolve(reference) {
-      for (const [index, source] of sources.entries()) {
-        try {
-          const image = await source.resolve(reference);
-          for (const layer of image.layers) owner.set(layer, source);
-          return image;
-        } catch (error) {
-          if (index === sources.length - 1 || !isSealpodError(error) || error.code !== "ERR_OCI_NOT_FOUND") throw error;
-        }
-      }
-      throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
-    },
-    layerTar(layer) {
-      const source = owner.get(layer) ?? sources[0];
-      if (source === undefined) throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
-      return source.layerTar(layer);
-    },
-  };
 }
 
 /** Directories of the layouts that were named, or the state directory's images. */

@@ -7,7 +7,8 @@ import { EXIT } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
 import { Progress } from "../progress.ts";
-import { guestProgram, imagesOf, readBundle, readText, requireUp, stateOf } from "../workspace.ts";
+import { guestProgram, imagesOf, requireUp } from "../laptop.ts";
+import { readBundle, readText, stateOf } from "../workspace.ts";
 
 interface AttackOptions {
   readonly list?: boolean;

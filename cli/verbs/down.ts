@@ -6,7 +6,8 @@ import { readdir, rm, stat } from "node:fs/promises";
 import { EXIT } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
-import { requireUp, stateOf } from "../workspace.ts";
+import { requireUp } from "../laptop.ts";
+import { stateOf } from "../workspace.ts";
 
 /** Milliseconds that the services get to end. */
 const LIMIT = 15_000;

@@ -5,7 +5,8 @@ import { laptopFetch, readUp } from "@sealpod/services";
 import { EXIT, type CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { GlobalOptions, Verb } from "../program.ts";
-import { pathOf, readIfPresent, readText, requireUp, stateOf } from "../workspace.ts";
+import { requireUp } from "../laptop.ts";
+import { pathOf, readIfPresent, readText, stateOf } from "../workspace.ts";
 
 interface Options extends ImportKeyOptions {
   readonly bearerTokenFile?: string;

@@ -8,7 +8,8 @@ import { sayReady, startDetached } from "../detach.ts";
 import { CliError } from "../errors.ts";
 import type { GlobalOptions, Verb } from "../program.ts";
 import { Progress } from "../progress.ts";
-import { guestProgram, imagesOf, pathOf, readBundle, readText, requireUp, stateOf } from "../workspace.ts";
+import { guestProgram, imagesOf, requireUp } from "../laptop.ts";
+import { pathOf, readBundle, readText, stateOf } from "../workspace.ts";
 
 interface RunOptions {
   readonly detach?: boolean;
