@@ -13,13 +13,17 @@ const TARGET = join(ROOT, "docs", "errors.md");
 
 async function tables(): Promise<ReadonlyMap<string, ErrorTable<string>>> {
   const found = new Map<string, ErrorTable<string>>();
-  for (const zone of ["lib", "author", "host", "guest", "verifier", "laptop"]) {
-    for (const name of readdirSync(join(ROOT, zone)).sort()) {
-      const face = join(ROOT, zone, name, "errors.ts");
-      if (!existsSync(face)) continue;
-      const module = (await import(pathToFileURL(face).href)) as Record<string, unknown>;
-      for (const [key, value] of Object.entries(module)) if (key.endsWith("_ERRORS")) found.set(`${zone}/${name}`, value as ErrorTable<string>);
-    }
+  const zones = ["lib", "author", "host", "guest", "verifier", "laptop"];
+  const packages = zones.flatMap((zone) =>
+    readdirSync(join(ROOT, zone))
+      .sort()
+      .map((name) => `${zone}/${name}`),
+  );
+  for (const directory of [...packages, "cli"]) {
+    const face = join(ROOT, directory, "errors.ts");
+    if (!existsSync(face)) continue;
+    const module = (await import(pathToFileURL(face).href)) as Record<string, unknown>;
+    for (const [key, value] of Object.entries(module)) if (key.endsWith("_ERRORS")) found.set(directory, value as ErrorTable<string>);
   }
   return found;
 }

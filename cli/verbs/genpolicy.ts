@@ -1,5 +1,4 @@
 import { readdir, readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { concatBytes, jsonLogger, type LogLevel } from "@sealpod/core";
 import { DATA_DIRECTORY, runGenpolicy, type GenpolicyOptions, type GenpolicyPorts } from "@sealpod/genpolicy";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
@@ -62,6 +61,3 @@ function logLevel(text: string | undefined): LogLevel | undefined {
   if (match === null) return undefined;
   return match[1] === "trace" ? "debug" : (match[1] as LogLevel);
 }
-
-/** Where the default rules and settings are; shown by `--help` texts. */
-export const DEFAULTS: string = join("author", "genpolicy", "data");

@@ -3,13 +3,13 @@ import { request } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
-import { decodeUtf8, encodeUtf8, isSealpodError, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
+import { decodeUtf8, encodeUtf8, fromHex, isSealpodError, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
 import { DATA_DIRECTORY, generatePolicy } from "@sealpod/genpolicy";
 import { buildImages, encryptPage } from "@sealpod/images";
 import { importKey } from "@sealpod/importkey";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
 import { openLayout, type ImageSource } from "@sealpod/oci";
-import { OutputLog, parsePodManifest, startPod, type RunningPod } from "@sealpod/pod";
+import { OutputLog, parsePodManifest, startPod, type PodManifest, type RunningPod } from "@sealpod/pod";
 import { laptopFetch, openLaptopAuthority, startServices, type RunningServices } from "@sealpod/services";
 import { ProcessDriver, type ProcessGuest } from "@sealpod/vmm";
 import { ownerToken } from "./access.ts";
@@ -243,7 +243,7 @@ class Walk {
   }
 
   async #run(): Promise<Facts> {
-    const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+    const manifest = await this.#manifest();
     const output = (name: string, _stream: "stdout" | "stderr", bytes: Uint8Array): void => {
       this.#log.append(name, bytes);
       this.#options.onProgress?.(`${name}: ${Buffer.from(bytes).toString("utf8").trimEnd()}`);
@@ -269,7 +269,7 @@ class Walk {
 
   async #refusals(): Promise<void> {
     const { clock, random } = this.#options;
-    const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+    const manifest = await this.#manifest();
     const { up } = this.#running();
     const directory = join(this.#state, "run");
     await prepareAttacks(directory);
@@ -287,9 +287,9 @@ class Walk {
    */
   async keep(directory: string): Promise<void> {
     const { up } = this.#running();
-    const manifest = parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+    const manifest = await this.#manifest();
     const key = makeWrappingKey("demo");
-    const evidence = await collectEvidence(up, this.#guest, Uint8Array.from(Buffer.from(manifest.hostData, "hex")), key.jwks);
+    const evidence = await collectEvidence(up, this.#guest, fromHex(manifest.hostData), key.jwks);
     const fetch = laptopFetch(up);
     const token = (await attest(up, fetch, evidence)).body["token"];
     if (typeof token !== "string") throw new DemoError("ERR_DEMO_SERVICE", "the attestation service gave no token for the artefacts");
@@ -333,6 +333,11 @@ class Walk {
       random,
       logger: this.#logger,
     };
+  }
+
+  /** The annotated manifest, as it lies on the disk now. */
+  async #manifest(): Promise<PodManifest> {
+    return parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
   }
 
   #running(): RunningServices {

@@ -4,5 +4,5 @@ export { POD_ERRORS, PodError } from "./errors.ts";
 export type { PodErrorCode } from "./errors.ts";
 export { parsePodManifest, POLICY_ANNOTATION } from "./manifest.ts";
 export type { PodManifest } from "./manifest.ts";
-export { hostDataOf, PAUSE_IMAGE, preparePod, startPod } from "./pod.ts";
+export { PAUSE_IMAGE, preparePod, startPod } from "./pod.ts";
 export type { PodContainerHandle, PodOptions, PreparedPod, RunningPod } from "./pod.ts";

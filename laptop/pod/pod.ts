@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { mkdir, rm } from "node:fs/promises";
 import { totalmem } from "node:os";
-import { fromHex, newUuid, silentLogger, type ByteSink, type Clock, type Logger, type Random } from "@sealpod/core";
+import { newUuid, silentLogger, type ByteSink, type Clock, type Logger, type Random } from "@sealpod/core";
 import { planPod, podName, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan } from "@sealpod/kubelet";
 import type { ImageSource } from "@sealpod/oci";
 import { PspClient } from "@sealpod/psp";
@@ -206,9 +206,4 @@ async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>
     clock,
     random,
   });
-}
-
-/** HOST_DATA bytes of a manifest's policy. */
-export function hostDataOf(manifest: PodManifest): Uint8Array {
-  return fromHex(manifest.hostData);
 }
