@@ -11,3 +11,4 @@ export type { RegoLimits } from "./limits.ts";
 export type { Diagnostic, Position } from "./syntax/source.ts";
 export type { RegoVersion } from "./syntax/ast.ts";
 export type { Trace, TraceEntry, TraceFailure, TraceOperand } from "./trace.ts";
+export * from "./builtins/extension.ts";

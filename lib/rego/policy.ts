@@ -1,4 +1,4 @@
-import type { Clock, JsonObject, JsonValue } from "@sealpod/core";
+import type { Clock, JsonObject, JsonValue, Random } from "@sealpod/core";
 import type { Definition } from "./analysis/ir.ts";
 import { visitOperand, operandsOf } from "./analysis/ir.ts";
 import type { Environment, ModuleScope, Signature } from "./analysis/lower.ts";
@@ -50,6 +50,8 @@ export interface CompileOptions {
   readonly version?: RegoVersion;
   readonly limits?: Partial<RegoLimits>;
   readonly hostFunctions?: readonly HostFunction[];
+  /** Builtin functions beyond the core, e.g. those of `@sealpod/rego-extended`. A name of the core is refused. */
+  readonly builtins?: readonly Builtin[];
   /** A failing builtin aborts the query instead of being undefined. */
   readonly strictBuiltinErrors?: boolean;
   /**
@@ -62,8 +64,12 @@ export interface CompileOptions {
 export interface EvaluateOptions {
   /** The input document; left out, `input` is undefined. */
   readonly input?: JsonValue;
+  /** The data document for this query alone, in place of the policy's. @throws {RegoError} ERR_REGO_DATA */
+  readonly data?: JsonValue;
   /** For `time.now_ns` and for the limit on time. */
   readonly clock?: Clock;
+  /** For builtins that draw random values (`rand.intn`, `uuid.rfc4122`); without it they are undefined. */
+  readonly random?: Random;
   readonly limits?: Partial<RegoLimits>;
   /** Records which rule bodies were tried. Costs a second compilation on first use, and time. */
   readonly trace?: boolean;
@@ -148,7 +154,7 @@ class CompiledPolicy implements Policy {
   constructor(modules: readonly RegoModule[], options: CompileOptions) {
     this.#limits = withLimits(options.limits);
     this.#strict = options.strictBuiltinErrors ?? false;
-    this.#builtins = withHostFunctions(options.hostFunctions ?? [], this.#limits);
+    this.#builtins = withFunctions(options.builtins ?? [], options.hostFunctions ?? [], this.#limits);
     const parsed = parseModules(modules, options.version ?? "v1", this.#limits);
     const diagnostics = new Diagnostics();
     this.#tree = new RuleTree(parsed, diagnostics);
@@ -168,12 +174,13 @@ class CompiledPolicy implements Policy {
     const recorder = traced ? new TraceRecorder(limits.maxTraceEntries) : undefined;
     const results: RegoResult[] = [];
     const query = new Query({
-      base: this.#data,
+      base: options.data === undefined ? this.#data : this.#checkedData(fromJson(options.data, limits.maxNesting)),
       input: options.input === undefined ? undefined : fromJson(options.input, limits.maxNesting),
       limits,
       strict: this.#strict,
       regexes: this.#regexes,
       clock: options.clock,
+      random: options.random,
       trace: recorder,
       onSolution: (expressions, bindings) => {
         if (results.length >= limits.maxResults) {
@@ -206,9 +213,13 @@ class CompiledPolicy implements Policy {
   }
 
   #replaceData(data: Value): void {
+    this.#data = this.#checkedData(data);
+  }
+
+  #checkedData(data: Value): RegoObject {
     if (!(data instanceof RegoObject)) throw new RegoError("ERR_REGO_DATA", "the data document must be an object");
     refuseConflicts(this.#tree.root, data, []);
-    this.#data = data;
+    return data;
   }
 
   #environment(diagnostics: Diagnostics): Environment {
@@ -323,13 +334,17 @@ function guardStack<T>(run: () => T): T {
   }
 }
 
-function withHostFunctions(functions: readonly HostFunction[], limits: RegoLimits): ReadonlyMap<string, Builtin> {
-  if (functions.length === 0) return BUILTINS;
+function withFunctions(builtins: readonly Builtin[], functions: readonly HostFunction[], limits: RegoLimits): ReadonlyMap<string, Builtin> {
+  if (builtins.length === 0 && functions.length === 0) return BUILTINS;
   const all = new Map(BUILTINS);
+  const add = (builtin: Builtin): void => {
+    if (all.has(builtin.name)) throw new RegoError("ERR_REGO_TYPE", `there is a function ${builtin.name} already; give this one another name`);
+    all.set(builtin.name, builtin);
+  };
+  builtins.forEach(add);
   for (const host of functions) {
     const { name, arity } = host;
-    if (all.has(name)) throw new RegoError("ERR_REGO_TYPE", `there is a builtin function ${name} already; give the host function another name`);
-    all.set(name, {
+    add({
       name,
       arity,
       call(args) {

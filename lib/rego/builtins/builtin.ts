@@ -13,6 +13,10 @@ export interface BuiltinContext {
   allocate(units: number): void;
   /** Milliseconds since the epoch, the same for the whole query; undefined if the caller gave no clock. */
   now(): number | undefined;
+  /** Random bytes from the caller's source; undefined if it gave none. */
+  random(length: number): Uint8Array | undefined;
+  /** The value made for a key earlier in this query, or a new one: what is random or read from outside must not change within a query. */
+  once<T>(key: string, make: () => T): T;
 }
 
 /** A builtin function. Undefined means that the call has no value. */

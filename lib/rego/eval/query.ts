@@ -1,4 +1,4 @@
-import type { Clock } from "@sealpod/core";
+import type { Clock, Random } from "@sealpod/core";
 import type { RE2JS } from "re2js";
 import type { Callee } from "../analysis/ir.ts";
 import type { BuiltinContext } from "../builtins/builtin.ts";
@@ -73,6 +73,8 @@ export class Query implements Documents, BuiltinContext {
   readonly #clock: Clock | undefined;
   readonly #deadline: number;
   #checkAt: number;
+  readonly #random: Random | undefined;
+  readonly #once = new Map<string, unknown>();
   #now: number | undefined;
 
   constructor(options: {
@@ -82,6 +84,7 @@ export class Query implements Documents, BuiltinContext {
     readonly strict: boolean;
     readonly regexes: RegexCache;
     readonly clock: Clock | undefined;
+    readonly random: Random | undefined;
     readonly trace: TraceRecorder | undefined;
     readonly onSolution: (expressions: readonly Value[], bindings: RegoObject) => void;
   }) {
@@ -93,6 +96,7 @@ export class Query implements Documents, BuiltinContext {
     this.trace = options.trace;
     this.onSolution = options.onSolution;
     this.#clock = options.clock;
+    this.#random = options.random;
     this.#deadline = options.clock === undefined ? Infinity : options.clock.now() + options.limits.maxMilliseconds;
     this.#checkAt = Math.min(CLOCK_INTERVAL, options.limits.maxSteps);
   }
@@ -169,6 +173,16 @@ export class Query implements Documents, BuiltinContext {
   now(): number | undefined {
     if (this.#clock !== undefined) this.#now ??= this.#clock.now();
     return this.#now;
+  }
+
+  random(length: number): Uint8Array | undefined {
+    this.work(length);
+    return this.#random?.bytes(length);
+  }
+
+  once<T>(key: string, make: () => T): T {
+    if (!this.#once.has(key)) this.#once.set(key, make());
+    return this.#once.get(key) as T;
   }
 
   /** Puts other documents in place and returns the ones that were there. */

@@ -1,0 +1,25 @@
+/**
+ * OPA's builtin functions beyond those of `@sealpod/rego`. They stay out of the guest: its agent uses the core alone, and
+ * this package brings parsers and libraries that nothing there may depend on. See docs/rego.md.
+ */
+import type { Builtin } from "@sealpod/rego";
+import { awsBuiltins } from "./aws.ts";
+import { certificatesBuiltins } from "./certificates.ts";
+import { formatsBuiltins } from "./formats.ts";
+import { graphqlBuiltins } from "./graphql.ts";
+import { identifiersBuiltins } from "./identifiers.ts";
+import { netBuiltins } from "./net.ts";
+import { schemaBuiltins } from "./schema.ts";
+import { tokensBuiltins } from "./tokens.ts";
+
+/** For the option `builtins` of `compile`. */
+export const EXTENDED_BUILTINS: readonly Builtin[] = [
+  netBuiltins,
+  identifiersBuiltins,
+  formatsBuiltins,
+  schemaBuiltins,
+  graphqlBuiltins,
+  tokensBuiltins,
+  certificatesBuiltins,
+  awsBuiltins,
+].flat();

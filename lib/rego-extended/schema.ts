@@ -1,0 +1,4 @@
+import type { Builtin } from "@sealpod/rego";
+
+/** Functions of this family. */
+export const schemaBuiltins: readonly Builtin[] = [];
