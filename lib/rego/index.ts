@@ -12,3 +12,5 @@ export type { Diagnostic, Position } from "./syntax/source.ts";
 export type { RegoVersion } from "./syntax/ast.ts";
 export type { Trace, TraceEntry, TraceFailure, TraceOperand } from "./trace.ts";
 export * from "./builtins/extension.ts";
+export type { EvaluationObserver, Place } from "./observer.ts";
+export type { Negation } from "./analysis/lower.ts";

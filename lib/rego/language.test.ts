@@ -380,3 +380,49 @@ describe("values", () => {
     expect(valueOf("p := input.x", { input: { x: 18446744073709551615n } })).toBe(18446744073709551615n);
   });
 });
+
+describe("negation: the answers of OPA and, on request, of regorus", () => {
+  const POLICY = `
+    f(x) if x == 1
+    g(x) if not startswith(x, "a")
+    call if not startswith(input.x, "a")
+    member if not input.x in {"a"}
+    user if not f(input.x)
+    matches if not regex.match("a", input.x)
+    local if g(input.x)
+    plain if not input.x
+    same if not input.x == 1
+    moved if not f(input.y) with input.y as 2
+    wrong if not f(1)
+  `;
+  const decide = (negation: "opa" | "regorus", name: string): unknown =>
+    evaluate(POLICY, `data.t.${name}`, { input: {} }, { negation }).results[0]?.expressions[0];
+
+  it.each(["call", "member", "user", "matches"])("%s: an undefined operand of a negated call", (name) => {
+    expect(decide("opa", name)).toBeUndefined();
+    expect(decide("regorus", name)).toBe(true);
+  });
+
+  it.each([
+    ["local", undefined],
+    ["plain", true],
+    ["same", true],
+    ["moved", true],
+    ["wrong", undefined],
+  ])("%s is the same in both", (name, value) => {
+    expect(decide("opa", name)).toBe(value);
+    expect(decide("regorus", name)).toBe(value);
+  });
+
+  it("refuses a variable that only the negated part would bind, in both", () => {
+    for (const negation of ["opa", "regorus"] as const) {
+      expect(codeOf(() => valueOf("p if { not x == 1 }", {}, { negation }))).toBe("ERR_REGO_UNSAFE");
+    }
+  });
+
+  it("keeps a conflict under a negation an error", () => {
+    for (const negation of ["opa", "regorus"] as const) {
+      expect(codeOf(() => valueOf("f(x) := y if some y in [1, 2]\np if not f(1)", {}, { negation }))).toBe("ERR_REGO_CONFLICT");
+    }
+  });
+});

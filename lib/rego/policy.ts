@@ -1,7 +1,7 @@
 import type { Clock, JsonObject, JsonValue, Random } from "@sealpod/core";
 import type { Definition } from "./analysis/ir.ts";
 import { visitOperand, operandsOf } from "./analysis/ir.ts";
-import type { Environment, ModuleScope, Signature } from "./analysis/lower.ts";
+import type { Environment, ModuleScope, Negation, Signature } from "./analysis/lower.ts";
 import { Lowerer, moduleScope, namesByPackage } from "./analysis/lower.ts";
 import { refuseRecursion, visitStatements } from "./analysis/dependencies.ts";
 import type { SourceRule, TreeNode } from "./analysis/rule-tree.ts";
@@ -19,6 +19,7 @@ import { Query } from "./eval/query.ts";
 import { compileRegex, RegexCache, RegexSyntaxError } from "./eval/regex-cache.ts";
 import { TraceRecorder } from "./eval/trace-recorder.ts";
 import type { RegoLimits } from "./limits.ts";
+import type { EvaluationObserver, Place } from "./observer.ts";
 import { withLimits } from "./limits.ts";
 import type { Body, Module, RegoVersion } from "./syntax/ast.ts";
 import { isDiagnostics, parseModule, parseQuery } from "./syntax/parser.ts";
@@ -59,6 +60,11 @@ export interface CompileOptions {
    * bounded by `maxCallDepth`.
    */
   readonly allowRecursiveFunctions?: boolean;
+  /**
+   * What `not f(input.x)` means without `input.x`: undefined, as OPA has it (`opa`, the default, fails closed), or true, as the
+   * engine of the Kata agent has it (`regorus`). For policies written against that engine and not yet reviewed.
+   */
+  readonly negation?: Negation;
 }
 
 export interface EvaluateOptions {
@@ -73,6 +79,8 @@ export interface EvaluateOptions {
   readonly limits?: Partial<RegoLimits>;
   /** Records which rule bodies were tried. Costs a second compilation on first use, and time. */
   readonly trace?: boolean;
+  /** Sees rule bodies and statements as they run; costs what a trace does. */
+  readonly observer?: EvaluationObserver;
 }
 
 /** One solution of a query. */
@@ -119,6 +127,8 @@ export interface Policy {
   setData(data: JsonValue): void;
   /** Applies a JSON Patch to the data document: all of it or nothing. @throws {RegoError} ERR_REGO_PATCH, ERR_REGO_DATA */
   patchData(operations: readonly PatchOperation[]): void;
+  /** Every place that an {@link EvaluationObserver} can see. */
+  places(): readonly Place[];
 }
 
 /** Compiled queries that a policy keeps; callers ask the same dozen again and again. */
@@ -143,6 +153,7 @@ interface CompiledQuery {
 class CompiledPolicy implements Policy {
   readonly #limits: RegoLimits;
   readonly #strict: boolean;
+  readonly #negation: Negation;
   readonly #builtins: ReadonlyMap<string, Builtin>;
   readonly #tree: RuleTree;
   readonly #program: Program;
@@ -154,6 +165,7 @@ class CompiledPolicy implements Policy {
   constructor(modules: readonly RegoModule[], options: CompileOptions) {
     this.#limits = withLimits(options.limits);
     this.#strict = options.strictBuiltinErrors ?? false;
+    this.#negation = options.negation ?? "opa";
     this.#builtins = withFunctions(options.builtins ?? [], options.hostFunctions ?? [], this.#limits);
     const parsed = parseModules(modules, options.version ?? "v1", this.#limits);
     const diagnostics = new Diagnostics();
@@ -170,8 +182,8 @@ class CompiledPolicy implements Policy {
 
   evaluate(text: string, options: EvaluateOptions = {}): Evaluation {
     const limits = withLimits(options.limits, this.#limits);
-    const traced = options.trace === true;
-    const recorder = traced ? new TraceRecorder(limits.maxTraceEntries) : undefined;
+    const traced = options.trace === true || options.observer !== undefined;
+    const recorder = options.trace === true ? new TraceRecorder(limits.maxTraceEntries) : undefined;
     const results: RegoResult[] = [];
     const query = new Query({
       base: options.data === undefined ? this.#data : this.#checkedData(fromJson(options.data, limits.maxNesting)),
@@ -182,6 +194,7 @@ class CompiledPolicy implements Policy {
       clock: options.clock,
       random: options.random,
       trace: recorder,
+      observer: options.observer,
       onSolution: (expressions, bindings) => {
         if (results.length >= limits.maxResults) {
           throw new RegoError("ERR_REGO_LIMIT_RESULTS", `the query has more than ${limits.maxResults} results`, { details: { limit: limits.maxResults } });
@@ -212,6 +225,15 @@ class CompiledPolicy implements Policy {
     this.#replaceData(patched);
   }
 
+  places(): readonly Place[] {
+    return this.#traced().allPlaces();
+  }
+
+  #traced(): Program {
+    this.#tracedProgram ??= new Program(this.#tree, this.#builtins, true);
+    return this.#tracedProgram;
+  }
+
   #replaceData(data: Value): void {
     this.#data = this.#checkedData(data);
   }
@@ -223,15 +245,14 @@ class CompiledPolicy implements Policy {
   }
 
   #environment(diagnostics: Diagnostics): Environment {
-    return { tree: this.#tree, diagnostics, signature: (name): Signature | undefined => this.#builtins.get(name) };
+    return { tree: this.#tree, diagnostics, negation: this.#negation, signature: (name): Signature | undefined => this.#builtins.get(name) };
   }
 
   #query(text: string, traced: boolean, limits: RegoLimits): CompiledQuery {
     const key = `${traced ? "traced" : "plain"} ${text}`;
     let compiled = this.#queries.get(key);
     if (compiled === undefined) {
-      if (traced) this.#tracedProgram ??= new Program(this.#tree, this.#builtins, true);
-      compiled = this.#compileQuery(text, traced ? this.#tracedProgram! : this.#program, limits);
+      compiled = this.#compileQuery(text, traced ? this.#traced() : this.#program, limits);
       if (this.#queries.size >= MAX_QUERIES) this.#queries.delete(this.#queries.keys().next().value!);
       this.#queries.set(key, compiled);
     }

@@ -16,10 +16,17 @@ export interface Signature {
   readonly deprecated?: boolean;
 }
 
+/**
+ * What `not f(x)` means when `x` is undefined: undefined as in OPA (`opa`), or true as in regorus (`regorus`), which takes
+ * the operands as part of what is negated.
+ */
+export type Negation = "opa" | "regorus";
+
 /** What all bodies of a compilation share. */
 export interface Environment {
   readonly tree: RuleTree;
   readonly diagnostics: Diagnostics;
+  readonly negation: Negation;
   signature(name: string): Signature | undefined;
 }
 
@@ -278,8 +285,27 @@ export class Lowerer {
   #lowerStatement(statement: Statement, out: Flat[]): void {
     const outer = this.#statement;
     this.#statement = statement;
-    this.#withModifiers(statement, out, () => this.#expression(statement, out));
+    const whole = statement.negated && this.#environment.negation === "regorus" && statement.expression.kind !== "assign";
+    this.#withModifiers(statement, out, () => (whole ? this.#negateWhole(statement, out) : this.#expression(statement, out)));
     this.#statement = outer;
+  }
+
+  /** `not e` as "e has no solution": `[true | e]` is empty. */
+  #negateWhole(statement: Statement, out: Flat[]): void {
+    const statements: Flat[] = [];
+    this.#frames.push({ hidden: new Set(), declared: new Map(), seen: new Set() });
+    this.#expression({ ...statement, negated: false, modifiers: [] }, statements);
+    this.#closeFrame();
+    const solutions: Operand = {
+      kind: "comprehension",
+      type: "array",
+      key: undefined,
+      value: { kind: "const", value: true },
+      body: { statements },
+      accumulator: this.#slots++,
+      at: statement.at,
+    };
+    this.#emit({ kind: "equal", left: solutions, right: { kind: "const", value: [] } }, out);
   }
 
   /** Values of modifiers are computed outside their effect; everything the statement was taken apart into is under it. */

@@ -33,12 +33,15 @@ const MAX_LOOKAHEAD = 32;
  */
 export class BodyCompiler {
   readonly #program: Program;
+  readonly #rule: string;
   readonly #bound: Set<Variable>;
   /** Values that are computed where they are used instead of being stored first. */
   readonly #inlined = new Map<Variable, Getter>();
 
-  constructor(program: Program, bound: Iterable<Variable>) {
+  /** @param rule path of the rule that the body belongs to, for observers */
+  constructor(program: Program, bound: Iterable<Variable>, rule = "") {
     this.#program = program;
+    this.#rule = rule;
     this.#bound = new Set(bound);
   }
 
@@ -54,9 +57,9 @@ export class BodyCompiler {
     for (let at = 0; at < statements.length; at++) {
       const flat = statements[at]!;
       if (uses !== undefined && this.#inline(statements, at, uses)) continue;
-      const point = this.#program.traced ? this.#tracePoint(flat) : undefined;
+      const probe = this.#program.traced ? this.#probe(flat, at) : undefined;
       const unit = this.#statement(flat);
-      units.push(point === undefined ? unit : traced(unit, at, point));
+      units.push(probe === undefined ? unit : probed(unit, probe));
       for (const variable of outputsOf(flat, this.#bound)) this.#bound.add(variable);
     }
     return link(units, finish(this));
@@ -227,7 +230,7 @@ export class BodyCompiler {
   #every(op: Op & { kind: "every" }, source: Source): Unit {
     const domain = this.#get(op.domain, source);
     const locals = op.key === undefined ? [op.value] : [op.key, op.value];
-    const body = new BodyCompiler(this.#program, [...this.#bound, ...locals]).compile(op.body, [], () => always);
+    const body = new BodyCompiler(this.#program, [...this.#bound, ...locals], this.#rule).compile(op.body, [], () => always);
     const key = op.key?.slot;
     const { slot } = op.value;
     return {
@@ -251,7 +254,7 @@ export class BodyCompiler {
         const get = this.#get(value, source);
         return (query, slots) => [get(query, slots)];
       }
-      const chain = new BodyCompiler(this.#program, this.#bound).compile(body, [value], (compiler) => {
+      const chain = new BodyCompiler(this.#program, this.#bound, this.#rule).compile(body, [value], (compiler) => {
         const get = compiler.#get(value, source);
         return (query, slots) => {
           const found = get(query, slots);
@@ -513,7 +516,7 @@ export class BodyCompiler {
   #comprehension(operand: Comprehension, source: Source): Getter {
     const { accumulator, type } = operand;
     const heads = operand.key === undefined ? [operand.value] : [operand.key, operand.value];
-    const compiler = new BodyCompiler(this.#program, this.#bound);
+    const compiler = new BodyCompiler(this.#program, this.#bound, this.#rule);
     const chain = compiler.compile(operand.body, heads, (inner) => {
       const value = inner.#get(operand.value, source);
       if (operand.key === undefined) {
@@ -596,7 +599,7 @@ export class BodyCompiler {
   /** Runs a continuation for every value of a reference that iterates. Binds its variables. */
   #steps(ref: RefOperand, source: Source): (next: Continuation) => Chain {
     const bound = new Set(this.#bound);
-    const inner = new BodyCompiler(this.#program, bound);
+    const inner = new BodyCompiler(this.#program, bound, this.#rule);
     for (const [variable, getter] of this.#inlined) inner.#inlined.set(variable, getter);
     const steps = ref.path.map((step): Step => {
       if (inner.#isDetermined(step)) return { kind: "key", get: inner.#get(step, source) };
@@ -699,6 +702,16 @@ export class BodyCompiler {
 
   // Tracing
 
+  /** What runs before a statement in the compilation for tracing: it tells the trace and the observer. */
+  #probe(flat: Flat, index: number): (query: Query, slots: Slots) => void {
+    const point = this.#tracePoint(flat);
+    const place = flat.end > flat.at && this.#rule !== "" ? this.#program.place(this.#rule, flat.source, flat.at, flat.end) : undefined;
+    return (query, slots) => {
+      if (query.trace !== undefined) query.trace.reach(index, point(slots, query));
+      if (place !== undefined) query.observer?.statement(place);
+    };
+  }
+
   #tracePoint(flat: Flat): (slots: Slots, query: Query) => TracePoint {
     const operands: { readonly text: string; readonly get: Getter }[] = [];
     for (const operand of operandsOf(flat.op)) {
@@ -726,12 +739,12 @@ function describe(operand: Operand): string | undefined {
   return text;
 }
 
-function traced(unit: Unit, index: number, point: (slots: Slots, query: Query) => TracePoint): Unit {
+function probed(unit: Unit, probe: (query: Query, slots: Slots) => void): Unit {
   if (unit.kind === "test") {
     return {
       kind: "test",
       run: (query, slots) => {
-        query.trace?.reach(index, point(slots, query));
+        probe(query, slots);
         return unit.run(query, slots);
       },
     };
@@ -741,7 +754,7 @@ function traced(unit: Unit, index: number, point: (slots: Slots, query: Query) =
     build: (next) => {
       const chain = unit.build(next);
       return (query, slots) => {
-        query.trace?.reach(index, point(slots, query));
+        probe(query, slots);
         return chain(query, slots);
       };
     },

@@ -5,6 +5,7 @@ import type { BuiltinContext } from "../builtins/builtin.ts";
 import { builtinError } from "../builtins/builtin.ts";
 import { RegoError } from "../errors.ts";
 import type { RegoLimits } from "../limits.ts";
+import type { EvaluationObserver } from "../observer.ts";
 import type { Source } from "../syntax/source.ts";
 import type { Primitive, RegoObject, Value } from "../values/index.ts";
 import type { RegexCache } from "./regex-cache.ts";
@@ -56,6 +57,7 @@ export class Query implements Documents, BuiltinContext {
   readonly strict: boolean;
   readonly regexes: RegexCache;
   readonly trace: TraceRecorder | undefined;
+  readonly observer: EvaluationObserver | undefined;
   readonly onSolution: (expressions: readonly Value[], bindings: RegoObject) => void;
   readonly prints: PrintRecord[] = [];
   /** Documents to go back to, one entry per open `with`. */
@@ -86,6 +88,7 @@ export class Query implements Documents, BuiltinContext {
     readonly clock: Clock | undefined;
     readonly random: Random | undefined;
     readonly trace: TraceRecorder | undefined;
+    readonly observer: EvaluationObserver | undefined;
     readonly onSolution: (expressions: readonly Value[], bindings: RegoObject) => void;
   }) {
     this.base = options.base;
@@ -94,6 +97,7 @@ export class Query implements Documents, BuiltinContext {
     this.strict = options.strict;
     this.regexes = options.regexes;
     this.trace = options.trace;
+    this.observer = options.observer;
     this.onSolution = options.onSolution;
     this.#clock = options.clock;
     this.#random = options.random;

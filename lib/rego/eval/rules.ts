@@ -130,7 +130,7 @@ function compileDefinition(program: Program, group: RuleGroup, definition: Defin
 }
 
 function compileClause(program: Program, group: RuleGroup, clause: LoweredClause, result: number, decisive: boolean, message: string): ClauseCode {
-  const chain = compileBody(program, clause, ([value]) => {
+  const chain = compileBody(program, group.name, clause, ([value]) => {
     return (query, slots) => {
       const found = value!(query, slots);
       if (found === undefined) return false;
@@ -147,17 +147,20 @@ function compileClause(program: Program, group: RuleGroup, clause: LoweredClause
   });
 }
 
-function compileBody(program: Program, clause: LoweredClause, finish: (heads: readonly Getter[]) => Chain): Chain {
+function compileBody(program: Program, rule: string, clause: LoweredClause, finish: (heads: readonly Getter[]) => Chain): Chain {
   const heads = [clause.value, ...clause.path];
-  const compiler = new BodyCompiler(program, clause.parameters);
+  const compiler = new BodyCompiler(program, clause.parameters, rule);
   return compiler.compile(clause.body, heads, (inner) => finish(heads.map((head) => inner.get(head, clause.source))));
 }
 
 function traceClause(program: Program, group: RuleGroup, clause: LoweredClause, run: ClauseCode): ClauseCode {
   if (!program.traced) return run;
+  const place = program.place(group.name, clause.source, clause.at);
   return (query, slots) => {
     query.trace?.begin(group.name, clause.source, clause.at);
+    query.observer?.enter(place);
     const value = run(query, slots);
+    query.observer?.leave(place, value !== undefined);
     query.trace?.end(value !== undefined);
     return value;
   };
@@ -166,7 +169,7 @@ function traceClause(program: Program, group: RuleGroup, clause: LoweredClause, 
 function compileSet(program: Program, group: RuleGroup): (query: Query) => Value {
   const result = frameSizeOf(group);
   const clauses = group.definitions.map(({ clauses: [clause] }) => {
-    const chain = compileBody(program, clause!, ([value]) => {
+    const chain = compileBody(program, group.name, clause!, ([value]) => {
       return (query, slots) => {
         const found = value!(query, slots);
         if (found === undefined) return false;
@@ -189,9 +192,12 @@ function compileSet(program: Program, group: RuleGroup): (query: Query) => Value
 /** Runs a body that may have any number of solutions; for the trace it counts as held either way. */
 function tracedRun(program: Program, group: RuleGroup, clause: LoweredClause, chain: Chain): (query: Query, slots: Slots) => void {
   if (!program.traced) return chain;
+  const place = program.place(group.name, clause.source, clause.at);
   return (query, slots) => {
     query.trace?.begin(group.name, clause.source, clause.at);
+    query.observer?.enter(place);
     chain(query, slots);
+    query.observer?.leave(place, false);
     query.trace?.end(false);
   };
 }
@@ -210,7 +216,7 @@ function compileObject(program: Program, group: RuleGroup): (query: Query) => Va
   const frameSize = frameSizeOf(group);
   const compiled = group.definitions.map(({ clauses }) =>
     clauses.map((clause) => {
-      const chain = compileBody(program, clause, ([value, ...path]) => {
+      const chain = compileBody(program, group.name, clause, ([value, ...path]) => {
         return (query, slots) => {
           const found = value!(query, slots);
           if (found === undefined) return false;
