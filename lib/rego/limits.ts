@@ -8,6 +8,8 @@ export interface RegoLimits {
   readonly maxSourceLength: number;
   /** Nesting of terms and bodies in a module, and of input and data. 128: kata's deepest generated data has 12 levels; deeper only serves to exhaust the stack. ERR_REGO_LIMIT_NESTING */
   readonly maxNesting: number;
+  /** Rules of all modules together. 20 000: ten times the largest rule sets in use. ERR_REGO_LIMIT_SOURCE */
+  readonly maxRules: number;
   /** Statements in one body: keeps the safety ordering, quadratic at worst, bounded. ERR_REGO_LIMIT_SOURCE */
   readonly maxBodyStatements: number;
   /** Statements executed, values looped over and work units of builtins for one query. A pod of ten containers needs under 100 000. ERR_REGO_LIMIT_STEPS */
@@ -38,6 +40,7 @@ export interface RegoLimits {
 export const DEFAULT_REGO_LIMITS: RegoLimits = {
   maxSourceLength: 16 * 1024 * 1024,
   maxNesting: 128,
+  maxRules: 20_000,
   maxBodyStatements: 1024,
   maxSteps: 20_000_000,
   maxMilliseconds: 5000,

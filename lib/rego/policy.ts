@@ -386,7 +386,22 @@ function parseModules(modules: readonly RegoModule[], version: RegoVersion, limi
     else parsed.push(result as Module);
   }
   diagnostics.throwIfAny();
+  refuseTooManyRules(parsed, limits, diagnostics);
+  diagnostics.throwIfAny();
   return parsed;
+}
+
+/** Branches of `else` count as rules. */
+function refuseTooManyRules(modules: readonly Module[], { maxRules }: RegoLimits, diagnostics: Diagnostics): void {
+  let rules = 0;
+  for (const { source, rules: own } of modules) {
+    for (const { clauses, at } of own) {
+      rules += clauses.length;
+      if (rules <= maxRules) continue;
+      diagnostics.add("ERR_REGO_LIMIT_SOURCE", source, at, `the policy has more rules than the limit of ${maxRules}`);
+      return;
+    }
+  }
 }
 
 function lowerRules(tree: RuleTree, modules: readonly Module[], environment: Environment): void {

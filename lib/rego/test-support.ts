@@ -49,3 +49,34 @@ export function codeOf(run: () => unknown): RegoErrorCode | undefined {
     throw error;
   }
 }
+
+/**
+ * The exponent `e` of time ~ size^e, by least squares over the fastest of several runs at each size. Measured up to three
+ * times, the lowest counts: load on the machine only ever adds.
+ * @param prepare builds what one run needs; only the function that it returns is timed
+ */
+export function growthExponent(sizes: readonly number[], prepare: (size: number) => () => void): number {
+  let lowest = Infinity;
+  for (let attempt = 0; attempt < 3 && !(lowest < 1.1); attempt++) lowest = Math.min(lowest, measureGrowth(sizes, prepare));
+  return lowest;
+}
+
+function measureGrowth(sizes: readonly number[], prepare: (size: number) => () => void): number {
+  const runs = sizes.map((size) => ({ size, run: prepare(size) }));
+  // The first runs are compiled as they go; they count for nothing.
+  for (const { run } of runs.slice(0, 2)) run();
+  const points = runs.map(({ size, run }) => {
+    let fastest = Infinity;
+    for (let round = 0; round < 4; round++) {
+      const start = performance.now();
+      run();
+      fastest = Math.min(fastest, performance.now() - start);
+    }
+    return { x: Math.log(size), y: Math.log(Math.max(fastest, 1e-3)) };
+  });
+  const mean = (pick: (point: { readonly x: number; readonly y: number }) => number): number =>
+    points.reduce((sum, point) => sum + pick(point), 0) / points.length;
+  const [x, y] = [mean((point) => point.x), mean((point) => point.y)];
+  const covariance = points.reduce((sum, point) => sum + (point.x - x) * (point.y - y), 0);
+  return covariance / points.reduce((sum, point) => sum + (point.x - x) ** 2, 0);
+}

@@ -30,34 +30,10 @@ function unescapeToken(token: string): string {
 
 /** Applies the operations in order and returns the new document; the old one is untouched, so a failure changes nothing. */
 export function applyPatch(document: Value, steps: Iterable<PatchStep>): Value {
+  const patch = new Patch();
   let result = document;
-  for (const step of steps) result = applyStep(result, step);
+  for (const step of steps) result = patch.apply(result, step);
   return result;
-}
-
-function applyStep(document: Value, step: PatchStep): Value {
-  switch (step.op) {
-    case "add":
-      return insert(document, step.path, 0, given(step), "add");
-    case "replace":
-      return insert(document, step.path, 0, given(step), "replace");
-    case "remove":
-      return remove(document, step.path, 0);
-    case "copy":
-      return insert(document, step.path, 0, find(document, origin(step)), "add");
-    case "move": {
-      const from = origin(step);
-      const value = find(document, from);
-      // RFC 6902 section 4.4: a location cannot be moved into one of its children.
-      if (from.length < step.path.length && from.every((token, at) => equalValues(token, step.path[at]!))) {
-        throw new PatchError(`cannot move ${show(from)} into itself`);
-      }
-      return insert(remove(document, from, 0), step.path, 0, value, "add");
-    }
-    case "test":
-      if (!equalValues(find(document, step.path), given(step))) throw new PatchError(`test of ${show(step.path)} failed`);
-      return document;
-  }
 }
 
 function given(step: PatchStep): Value {
@@ -109,50 +85,114 @@ function find(document: Value, path: readonly Value[]): Value {
   return value;
 }
 
-function withChild(parent: Value, token: Value, value: Value, path: readonly Value[]): Value {
-  if (parent instanceof RegoObject) {
-    const copy = parent.copy();
-    copy.put(token, value);
+/**
+ * One run of operations. What it copied once belongs to it and is changed in place after that, so that a thousand
+ * additions to one object do not copy it a thousand times.
+ */
+class Patch {
+  readonly #own = new Set<Value>();
+
+  apply(document: Value, step: PatchStep): Value {
+    switch (step.op) {
+      case "add":
+        return this.#insert(document, step.path, 0, given(step), "add");
+      case "replace":
+        return this.#insert(document, step.path, 0, given(step), "replace");
+      case "remove":
+        return this.#remove(document, step.path, 0);
+      case "copy": {
+        const value = find(document, origin(step));
+        // From here on the value stands in two places: nothing in it may be changed in place.
+        this.#own.clear();
+        return this.#insert(document, step.path, 0, value, "add");
+      }
+      case "move": {
+        const from = origin(step);
+        const value = find(document, from);
+        // RFC 6902 section 4.4: a location cannot be moved into one of its children.
+        if (from.length < step.path.length && from.every((token, at) => equalValues(token, step.path[at]!))) {
+          throw new PatchError(`cannot move ${show(from)} into itself`);
+        }
+        return this.#insert(this.#remove(document, from, 0), step.path, 0, value, "add");
+      }
+      case "test":
+        if (!equalValues(find(document, step.path), given(step))) throw new PatchError(`test of ${show(step.path)} failed`);
+        return document;
+    }
+  }
+
+  #ownObject(object: RegoObject): RegoObject {
+    if (this.#own.has(object)) return object;
+    const copy = object.copy();
+    this.#own.add(copy);
     return copy;
   }
-  if (isArray(parent)) {
-    const copy = parent.slice();
-    copy[index(parent, token, parent.length - 1, path)] = value;
+
+  #ownArray(array: RegoArray): Value[] {
+    const copy = this.#own.has(array) ? (array as Value[]) : array.slice();
+    this.#own.add(copy);
     return copy;
   }
-  if (parent instanceof RegoSet) return RegoSet.of([...parent.items().filter((item) => !equalValues(item, token)), value]);
-  throw new PatchError(`${show(path)} does not exist`);
-}
 
-function insert(document: Value, path: readonly Value[], depth: number, value: Value, mode: "add" | "replace"): Value {
-  const token = path[depth];
-  if (token === undefined) return value;
-  if (depth < path.length - 1) return withChild(document, token, insert(child(document, token, path), path, depth + 1, value, mode), path);
-  if (mode === "replace") {
-    child(document, token, path);
-    // An item of a set is its own key: it can be replaced by itself only.
-    if (document instanceof RegoSet && !equalValues(token, value)) throw new PatchError(`${show(path)}: an item of a set cannot be replaced by another one`);
-    return withChild(document, token, value, path);
+  #withChild(parent: Value, token: Value, value: Value, path: readonly Value[]): Value {
+    if (parent instanceof RegoObject) {
+      const own = this.#ownObject(parent);
+      own.put(token, value);
+      return own;
+    }
+    if (isArray(parent)) {
+      const at = index(parent, token, parent.length - 1, path);
+      const own = this.#ownArray(parent);
+      own[at] = value;
+      return own;
+    }
+    if (parent instanceof RegoSet) return RegoSet.of([...parent.items().filter((item) => !equalValues(item, token)), value]);
+    throw new PatchError(`${show(path)} does not exist`);
   }
-  if (isArray(document)) {
-    const at = token === "-" ? document.length : index(document, token, document.length, path);
-    return document.toSpliced(at, 0, value);
-  }
-  if (document instanceof RegoSet) {
-    // An item of a set is its own key.
-    if (!equalValues(token, value)) throw new PatchError(`${show(path)}: the last step of a path into a set must be the item itself`);
-    return RegoSet.of([...document.items(), value]);
-  }
-  return withChild(document, token, value, path);
-}
 
-function remove(document: Value, path: readonly Value[], depth: number): Value {
-  const token = path[depth];
-  if (token === undefined) throw new PatchError("the whole document cannot be removed");
-  const found = child(document, token, path);
-  if (depth < path.length - 1) return withChild(document, token, remove(found, path, depth + 1), path);
-  if (document instanceof RegoObject) return document.without(token);
-  if (isArray(document)) return document.toSpliced(index(document, token, document.length - 1, path), 1);
-  if (document instanceof RegoSet) return RegoSet.of(document.items().filter((item) => !equalValues(item, token)));
-  throw new PatchError(`${show(path)} does not exist`);
+  #insert(document: Value, path: readonly Value[], depth: number, value: Value, mode: "add" | "replace"): Value {
+    const token = path[depth];
+    if (token === undefined) return value;
+    if (depth < path.length - 1) {
+      return this.#withChild(document, token, this.#insert(child(document, token, path), path, depth + 1, value, mode), path);
+    }
+    if (mode === "replace") {
+      child(document, token, path);
+      // An item of a set is its own key: it can be replaced by itself only.
+      if (document instanceof RegoSet && !equalValues(token, value)) throw new PatchError(`${show(path)}: an item of a set cannot be replaced by another one`);
+      return this.#withChild(document, token, value, path);
+    }
+    if (isArray(document)) {
+      const at = token === "-" ? document.length : index(document, token, document.length, path);
+      const own = this.#ownArray(document);
+      own.splice(at, 0, value);
+      return own;
+    }
+    if (document instanceof RegoSet) {
+      // An item of a set is its own key.
+      if (!equalValues(token, value)) throw new PatchError(`${show(path)}: the last step of a path into a set must be the item itself`);
+      return RegoSet.of([...document.items(), value]);
+    }
+    return this.#withChild(document, token, value, path);
+  }
+
+  #remove(document: Value, path: readonly Value[], depth: number): Value {
+    const token = path[depth];
+    if (token === undefined) throw new PatchError("the whole document cannot be removed");
+    const found = child(document, token, path);
+    if (depth < path.length - 1) return this.#withChild(document, token, this.#remove(found, path, depth + 1), path);
+    if (document instanceof RegoObject) {
+      const own = this.#ownObject(document);
+      own.remove(token);
+      return own;
+    }
+    if (isArray(document)) {
+      const at = index(document, token, document.length - 1, path);
+      const own = this.#ownArray(document);
+      own.splice(at, 1);
+      return own;
+    }
+    if (document instanceof RegoSet) return RegoSet.of(document.items().filter((item) => !equalValues(item, token)));
+    throw new PatchError(`${show(path)} does not exist`);
+  }
 }

@@ -78,6 +78,7 @@ export class RegoObject {
   /** Sets a key while the object is being built. */
   put(key: Value, value: Value): void {
     this.#sorted = undefined;
+    this.#identity = undefined;
     if (isPrimitive(key)) {
       this.#primitive.set(key, value);
       return;
@@ -109,11 +110,12 @@ export class RegoObject {
     return copy;
   }
 
-  /** A copy without one key. */
-  without(removed: Value): RegoObject {
-    const copy = new RegoObject();
-    for (const [key, value] of this.entries()) if (compareValues(key, removed) !== 0) copy.put(key, value);
-    return copy;
+  /** Removes a key while the object is being built. */
+  remove(key: Value): void {
+    this.#sorted = undefined;
+    this.#identity = undefined;
+    if (isPrimitive(key)) this.#primitive.delete(key);
+    else this.#composite?.delete(identity(key));
   }
 
   /** Text that is the same for equal objects only. */
@@ -152,6 +154,7 @@ export class RegoSet {
   /** Adds an item while the set is being built. */
   add(item: Value): void {
     this.#sorted = undefined;
+    this.#identity = undefined;
     if (isPrimitive(item)) {
       this.#primitive.add(item);
       return;
