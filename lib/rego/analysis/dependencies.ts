@@ -1,7 +1,6 @@
 import type { Diagnostics } from "../syntax/source.ts";
 import { isPrimitive } from "../values/index.ts";
-import type { Flat, Operand, RefOperand } from "./ir.ts";
-import { closuresOf, operandsOf } from "./ir.ts";
+import type { Flat, RefOperand } from "./ir.ts";
 import type { RuleGroup, RuleTree, TreeNode } from "./rule-tree.ts";
 
 /** What a rule reads: other rules, or a whole branch of the tree of documents. */
@@ -11,38 +10,12 @@ function isGroup(dependency: Dependency): dependency is RuleGroup {
   return "index" in dependency;
 }
 
-/** Calls a function with every statement of a body, inner bodies included, and every operand outside closures of each. */
+/** Calls a function with every statement of a body, inner bodies included. */
 export function visitStatements(statements: readonly Flat[], visit: (flat: Flat) => void): void {
   for (const flat of statements) {
     visit(flat);
-    for (const { body } of closuresOf(flat)) visitStatements(body.statements, visit);
+    for (const { body } of flat.closures) visitStatements(body.statements, visit);
   }
-}
-
-/** Every reference of a statement, those in steps of references included; closures are visited through their statements. */
-function refsOf(flat: Flat): RefOperand[] {
-  const refs: RefOperand[] = [];
-  const visit = (operand: Operand): void => {
-    switch (operand.kind) {
-      case "ref":
-        refs.push(operand);
-        operand.path.forEach(visit);
-        return;
-      case "array":
-      case "set":
-        operand.items.forEach(visit);
-        return;
-      case "object":
-        for (const [key, value] of operand.entries) {
-          visit(key);
-          visit(value);
-        }
-        return;
-      default:
-    }
-  };
-  operandsOf(flat.op).forEach(visit);
-  return refs;
 }
 
 /** The rules and branches of documents that a `data` reference may read. A step that is no constant may be any. */
@@ -62,15 +35,15 @@ function dependenciesOfRef(ref: RefOperand, node: TreeNode, at: number, found: S
 
 function dependenciesOf(tree: RuleTree, group: RuleGroup): ReadonlySet<Dependency> {
   const found = new Set<Dependency>();
-  const visit = (flat: Flat): void => {
-    if (flat.op.kind === "call" && flat.op.callee.kind === "function") found.add(flat.op.callee.group);
-    for (const ref of refsOf(flat)) {
-      if (ref.base.kind === "data") dependenciesOfRef(ref, tree.root, 0, found);
-    }
-    for (const modifier of flat.modifiers) if (modifier.kind === "callee" && modifier.value.kind === "function") found.add(modifier.value.group);
-  };
   const definitions = group.defaultDefinition === undefined ? group.definitions : [...group.definitions, group.defaultDefinition];
-  for (const { clauses } of definitions) for (const clause of clauses) visitStatements(clause.body.statements, visit);
+  for (const { clauses } of definitions) {
+    for (const { reads } of clauses) {
+      for (const read of reads) {
+        if ("kind" in read && read.kind === "ref") dependenciesOfRef(read, tree.root, 0, found);
+        else found.add(read as RuleGroup);
+      }
+    }
+  }
   return found;
 }
 

@@ -75,11 +75,22 @@ export interface PrintArgument {
   readonly value: Operand;
 }
 
+/** A body inside a statement: of a comprehension, of `every`, or of an argument of `print`. */
+export interface Closure {
+  readonly body: Block;
+  /** Operands that are read at the end of the body. */
+  readonly heads: readonly Operand[];
+  /** Variables that are bound when the body starts. */
+  readonly locals: readonly Variable[];
+}
+
 /** One primitive statement; `at` and `end` are those of the statement in the source it came from. */
 export interface Flat {
   readonly op: Op;
   readonly negated: boolean;
   readonly modifiers: readonly Modifier[];
+  /** As {@link findClosures} gives them. */
+  readonly closures: readonly Closure[];
   readonly source: Source;
   readonly at: number;
   readonly end: number;
@@ -99,6 +110,8 @@ export interface LoweredClause {
   /** Variables that are bound when the body starts: their slots come first. */
   readonly parameters: readonly Variable[];
   readonly frameSize: number;
+  /** Everything outside its own variables that the clause reads, inner bodies included: documents and functions. */
+  readonly reads: readonly (RefOperand | RuleGroup)[];
 }
 
 /** One rule with its `else` branches. */
@@ -150,28 +163,47 @@ export function operandsOf(op: Op): readonly Operand[] {
   }
 }
 
+const NO_CLOSURES: readonly Closure[] = [];
+
 /** The bodies inside a statement that see its variables. */
-export function* closuresOf(flat: Flat): IterableIterator<{ readonly body: Block; readonly heads: readonly Operand[]; readonly locals: readonly Variable[] }> {
-  const comprehensions: Comprehension[] = [];
-  for (const operand of operandsOf(flat.op)) {
-    visitOperand(
-      operand,
-      () => undefined,
-      (comprehension) => comprehensions.push(comprehension),
-    );
+export function findClosures(op: Op, modifiers: readonly Modifier[]): readonly Closure[] {
+  let found: Closure[] | undefined;
+  const add = (closure: Closure): void => {
+    if (found === undefined) found = [closure];
+    else found.push(closure);
+  };
+  const enter = (operand: Operand): void => {
+    // Most operands are names and constants.
+    if (operand.kind === "var" || operand.kind === "const") return;
+    visitOperand(operand, ignore, ({ body, key, value }) => add({ body, heads: key === undefined ? [value] : [key, value], locals: [] }));
+  };
+  switch (op.kind) {
+    case "test":
+      enter(op.operand);
+      break;
+    case "equal":
+    case "unify":
+      enter(op.left);
+      enter(op.right);
+      break;
+    case "call":
+      for (const argument of op.args) enter(argument);
+      if (op.result !== undefined) enter(op.result);
+      break;
+    case "every":
+      enter(op.domain);
+      break;
+    case "print":
   }
-  for (const modifier of flat.modifiers) {
+  for (const modifier of modifiers) {
     if (modifier.kind === "callee" && (modifier.value.kind === "builtin" || modifier.value.kind === "function")) continue;
-    visitOperand(
-      modifier.value as Operand,
-      () => undefined,
-      (comprehension) => comprehensions.push(comprehension),
-    );
+    enter(modifier.value as Operand);
   }
-  for (const { body, key, value } of comprehensions) yield { body, heads: key === undefined ? [value] : [key, value], locals: [] };
-  if (flat.op.kind === "every") {
-    const { key, value, body } = flat.op;
-    yield { body, heads: [], locals: key === undefined ? [value] : [key, value] };
-  }
-  if (flat.op.kind === "print") for (const { body, value } of flat.op.args) yield { body, heads: [value], locals: [] };
+  if (op.kind === "every") add({ body: op.body, heads: [], locals: op.key === undefined ? [op.value] : [op.key, op.value] });
+  if (op.kind === "print") for (const { body, value } of op.args) add({ body, heads: [value], locals: [] });
+  return found ?? NO_CLOSURES;
+}
+
+function ignore(): void {
+  // Variables are of no interest here.
 }

@@ -3,9 +3,9 @@ import type { Diagnostics } from "../syntax/source.ts";
 import type { RegoErrorCode } from "../errors.ts";
 import type { Value } from "../values/index.ts";
 import { equalValues, formatValue, keyText, RegoObject, RegoSet } from "../values/index.ts";
-import { visitOperand } from "./ir.ts";
-import type { Block, Callee, Comprehension, Flat, LoweredClause, Modifier, Op, Operand, PrintArgument, RefBase, Variable } from "./ir.ts";
-import type { RuleTree, SourceRule } from "./rule-tree.ts";
+import { findClosures, visitOperand } from "./ir.ts";
+import type { Block, Callee, Comprehension, Flat, LoweredClause, Modifier, Op, Operand, PrintArgument, RefBase, RefOperand, Variable } from "./ir.ts";
+import type { RuleGroup, RuleTree, SourceRule } from "./rule-tree.ts";
 import { formatPath } from "./rule-tree.ts";
 
 /** What the analysis must know of a builtin or host function. */
@@ -75,6 +75,8 @@ interface Frame {
 /** Stands where an operand cannot be given a meaning; there is a diagnostic for it already. */
 const NOTHING: Operand = { kind: "const", value: null };
 
+const NO_MODIFIERS: readonly Modifier[] = [];
+
 /** Longest text of a constant in the description of a reference. */
 const MAX_TEXT = 60;
 
@@ -88,6 +90,7 @@ export class Lowerer {
   readonly #frames: Frame[] = [];
   readonly #undeclared = new Map<string, Variable>();
   readonly #used = new Set<Variable>();
+  readonly #reads: (RefOperand | RuleGroup)[] = [];
   #slots = 0;
   #statement: Statement | undefined;
   /** Variables of a query that its caller may ask for, in order of appearance. */
@@ -131,6 +134,7 @@ export class Lowerer {
       isItem: head.item !== undefined,
       parameters: slots,
       frameSize: this.#slots,
+      reads: this.#reads,
     };
   }
 
@@ -257,7 +261,7 @@ export class Lowerer {
 
   #emit(op: Op, out: Flat[], negated = false): void {
     const { at, end } = this.#statement!;
-    out.push({ op, negated, modifiers: [], source: this.#scope.module.source, at, end });
+    out.push({ op, negated, modifiers: NO_MODIFIERS, closures: findClosures(op, NO_MODIFIERS), source: this.#scope.module.source, at, end });
   }
 
   #parameter(parameter: Term, variable: Variable, out: Flat[]): void {
@@ -318,7 +322,7 @@ export class Lowerer {
     const start = out.length;
     lower();
     if (modifiers.length === 0) return;
-    for (let at = start; at < out.length; at++) out[at] = { ...out[at]!, modifiers };
+    for (let at = start; at < out.length; at++) out[at] = { ...out[at]!, modifiers, closures: findClosures(out[at]!.op, modifiers) };
   }
 
   #modifier(modifier: WithModifier, out: Flat[]): Modifier | undefined {
@@ -640,7 +644,9 @@ export class Lowerer {
   #documentRef(path: readonly string[], rest: readonly Operand[], at: number): Operand & { kind: "ref" } {
     const [root, ...steps] = path;
     const base: RefBase = root === "input" ? { kind: "input" } : { kind: "data" };
-    return { kind: "ref", base, path: [...steps.map((step): Operand => ({ kind: "const", value: step })), ...rest], at };
+    const ref: RefOperand = { kind: "ref", base, path: [...steps.map((step): Operand => ({ kind: "const", value: step })), ...rest], at };
+    if (base.kind === "data") this.#reads.push(ref);
+    return ref;
   }
 
   #ref(term: Term & { kind: "ref" }, out: Flat[]): Operand {
@@ -705,7 +711,9 @@ export class Lowerer {
   #callee(name: readonly string[], isDocument: boolean): Callee | undefined {
     if (isDocument) {
       const group = name[0] === "data" ? this.#environment.tree.find(name.slice(1))?.group : undefined;
-      return group?.kind === "function" ? { kind: "function", group } : undefined;
+      if (group?.kind !== "function") return undefined;
+      this.#reads.push(group);
+      return { kind: "function", group };
     }
     const dotted = name.join(".");
     return this.#environment.signature(dotted) === undefined ? undefined : { kind: "builtin", name: dotted };

@@ -1,6 +1,6 @@
 import type { Diagnostics } from "../syntax/source.ts";
 import type { Block, Flat, LoweredClause, Operand, Variable } from "./ir.ts";
-import { closuresOf, operandsOf, visitOperand } from "./ir.ts";
+import { operandsOf, visitOperand } from "./ir.ts";
 
 type Variables = ReadonlySet<Variable>;
 
@@ -28,6 +28,8 @@ export class Ordering {
 
 const ignore = (): void => undefined;
 
+const NONE: readonly Variable[] = [];
+
 /**
  * Orders a body so that each statement finds the variables it reads already bound, as OPA's safety analysis does: again
  * and again the statements in source order, each taken as soon as it can be.
@@ -41,22 +43,23 @@ export function orderClause(clause: LoweredClause, parameters: Variables, orderi
 /** Orders a body and all bodies inside it; returns the variables that are bound at its end. */
 export function orderBlock(block: Block, outer: Variables, ordering: Ordering): Variables {
   const { diagnostics } = ordering;
+  const { statements } = block;
   const safe = new Set(outer);
+  if (statements.length === 0) return safe;
+  const hasClosures = statements.some((flat) => flat.closures.length > 0);
   const own = new Set<Variable>();
-  for (const flat of block.statements) eachVariable(flat, (variable) => own.add(variable));
-  const facts = block.statements.map((flat) => ({ flat, reads: readsOf(flat), closed: closedOver(flat, own, outer) }));
+  if (hasClosures) for (const flat of statements) eachVariable(flat, (variable) => void own.add(variable));
   const ordered: Flat[] = [];
-  let waiting = facts;
+  let waiting = statements.map((flat) => ({ flat, reads: readsOf(flat), closed: flat.closures.length === 0 ? NONE : closedOver(flat, own, outer) }));
   while (waiting.length > 0) {
-    const later: typeof facts = [];
+    const later: typeof waiting = [];
     for (const fact of waiting) {
       if (!ordering.work(1 + fact.reads.length)) {
         diagnostics.add("ERR_REGO_LIMIT_SOURCE", fact.flat.source, fact.flat.at, "ordering the statements of this policy takes too much work");
         return safe;
       }
       const outputs = outputsOf(fact.flat, safe);
-      const known = (variable: Variable): boolean => safe.has(variable) || outputs.has(variable);
-      if (fact.reads.every(known) && fact.closed.every((variable) => safe.has(variable))) {
+      if (fact.reads.every((variable) => safe.has(variable) || outputs.includes(variable)) && fact.closed.every((variable) => safe.has(variable))) {
         ordered.push(fact.flat);
         for (const variable of outputs) safe.add(variable);
       } else {
@@ -66,7 +69,7 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
     if (later.length === waiting.length) break;
     waiting = later;
   }
-  if (ordered.length < block.statements.length) {
+  if (ordered.length < statements.length) {
     for (const { flat, reads, closed } of waiting) {
       const reported = new Set<string>();
       for (const variable of [...reads, ...closed]) {
@@ -76,12 +79,13 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
     return safe;
   }
   block.statements = ordered;
+  if (!hasClosures) return safe;
   // Inner bodies see what is bound when their statement runs.
   const bound = new Set(outer);
   for (const flat of ordered) {
-    for (const { body, heads, locals } of closuresOf(flat)) {
+    for (const { body, heads, locals } of flat.closures) {
       ordering.work(bound.size);
-      const inner = orderBlock(body, new Set([...bound, ...locals]), ordering);
+      const inner = orderBlock(body, locals.length === 0 ? bound : new Set([...bound, ...locals]), ordering);
       requireSafe(heads, inner, flat.source, flat.at, ordering);
     }
     for (const variable of outputsOf(flat, bound)) bound.add(variable);
@@ -132,29 +136,27 @@ function closedOver(flat: Flat, own: Variables, outer: Variables): readonly Vari
   const visit = (variable: Variable): void => {
     if (own.has(variable) && !outer.has(variable)) found.push(variable);
   };
-  const enter = (inner: Flat): void => {
-    eachVariable(inner, visit);
-    descend(inner);
-  };
   const descend = (inner: Flat): void => {
-    for (const { body, heads } of closuresOf(inner)) {
+    for (const { body, heads } of inner.closures) {
       for (const head of heads) visitOperand(head, visit, ignore);
-      for (const statement of body.statements) enter(statement);
+      for (const statement of body.statements) {
+        eachVariable(statement, visit);
+        descend(statement);
+      }
     }
   };
   descend(flat);
   return found;
 }
 
-/** The variables that a statement binds, given those that are bound before it. */
-export function outputsOf(flat: Flat, safe: Variables): Variables {
-  const outputs = new Set<Variable>();
-  if (flat.negated) return outputs;
+/** The variables that a statement binds, given those that are bound before it; each once. */
+export function outputsOf(flat: Flat, safe: Variables): readonly Variable[] {
   const { op } = flat;
-  if (op.kind === "every" || op.kind === "print") return outputs;
-  const known = (variable: Variable): boolean => safe.has(variable) || outputs.has(variable);
+  if (flat.negated || op.kind === "every" || op.kind === "print") return NONE;
+  const outputs: Variable[] = [];
+  const known = (variable: Variable): boolean => safe.has(variable) || outputs.includes(variable);
   if (op.kind === "call") {
-    if (op.result === undefined || !op.args.every((argument) => isKnown(argument, known))) return outputs;
+    if (op.result === undefined || !op.args.every((argument) => isKnown(argument, known))) return NONE;
     bindPattern(op.result, known, outputs);
     return outputs;
   }
@@ -169,17 +171,17 @@ export function outputsOf(flat: Flat, safe: Variables): Variables {
 }
 
 /** A reference whose base is known binds the variables in its steps by iteration. */
-function refOutputs(operand: Operand, known: (variable: Variable) => boolean, outputs: Set<Variable>): void {
+function refOutputs(operand: Operand, known: (variable: Variable) => boolean, outputs: Variable[]): void {
   if (operand.kind !== "ref") return;
   if (operand.base.kind === "var" && !known(operand.base.variable)) return;
   for (const step of operand.path) bindPattern(step, known, outputs);
 }
 
 /** Binds the free variables of a pattern: names, and names inside arrays and object values. */
-function bindPattern(operand: Operand, known: (variable: Variable) => boolean, outputs: Set<Variable>): void {
+function bindPattern(operand: Operand, known: (variable: Variable) => boolean, outputs: Variable[]): void {
   switch (operand.kind) {
     case "var":
-      if (!known(operand.variable)) outputs.add(operand.variable);
+      if (!known(operand.variable)) outputs.push(operand.variable);
       return;
     case "array":
       for (const item of operand.items) bindPattern(item, known, outputs);
@@ -193,13 +195,18 @@ function bindPattern(operand: Operand, known: (variable: Variable) => boolean, o
 
 /** True if every variable outside closures is bound. */
 export function isKnown(operand: Operand, known: (variable: Variable) => boolean): boolean {
-  let all = true;
-  visitOperand(
-    operand,
-    (variable) => {
-      if (!known(variable)) all = false;
-    },
-    ignore,
-  );
-  return all;
+  switch (operand.kind) {
+    case "const":
+    case "comprehension":
+      return true;
+    case "var":
+      return known(operand.variable);
+    case "array":
+    case "set":
+      return operand.items.every((item) => isKnown(item, known));
+    case "object":
+      return operand.entries.every(([key, value]) => isKnown(key, known) && isKnown(value, known));
+    case "ref":
+      return (operand.base.kind !== "var" || known(operand.base.variable)) && operand.path.every((step) => isKnown(step, known));
+  }
 }

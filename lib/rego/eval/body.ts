@@ -1,5 +1,5 @@
 import type { Block, Callee, Comprehension, Flat, Modifier, Op, Operand, RefOperand, Variable } from "../analysis/ir.ts";
-import { closuresOf, operandsOf, visitOperand } from "../analysis/ir.ts";
+import { operandsOf, visitOperand } from "../analysis/ir.ts";
 import { isDocument } from "../analysis/rule-tree.ts";
 import { isKnown, outputsOf } from "../analysis/safety.ts";
 import type { Builtin } from "../builtins/builtin.ts";
@@ -888,7 +888,7 @@ function countUses(statements: readonly Flat[], heads: readonly Operand[]): Read
         (variable) => add(variable, 2),
         (inner) => deeper(inner),
       );
-    for (const { body, heads: inner } of closuresOf(flat)) {
+    for (const { body, heads: inner } of flat.closures) {
       for (const head of inner)
         visitOperand(
           head,
@@ -905,7 +905,7 @@ function countUses(statements: readonly Flat[], heads: readonly Operand[]): Read
   for (const flat of statements) {
     for (const operand of allOperands(flat)) visitOperand(operand, (variable) => add(variable, 1), deeper);
     if (flat.op.kind === "every" || flat.op.kind === "print") {
-      for (const { body, heads: inner } of closuresOf(flat)) {
+      for (const { body, heads: inner } of flat.closures) {
         for (const head of inner) visitOperand(head, (variable) => add(variable, 2), deeper);
         body.statements.forEach(inside);
       }
