@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { RegexCache, RegexSyntaxError } from "./eval/regex-cache.ts";
+import { RegexCache, RegexSyntaxError } from "./regex/cache.ts";
 import { compile, DEFAULT_REGO_LIMITS } from "./index.ts";
 import type { RegoErrorCode, RegoLimits } from "./index.ts";
 import { codeOf, evaluate, valueOf } from "./test-support.ts";

@@ -16,11 +16,11 @@ import { newSlots } from "./eval/closures.ts";
 import { Program } from "./eval/program.ts";
 import type { PrintRecord } from "./eval/query.ts";
 import { Query } from "./eval/query.ts";
-import { compileRegex, RegexCache, RegexSyntaxError } from "./eval/regex-cache.ts";
 import { TraceRecorder } from "./eval/trace-recorder.ts";
 import type { RegoLimits } from "./limits.ts";
 import type { EvaluationObserver, Place } from "./observer.ts";
 import { withLimits } from "./limits.ts";
+import { checkRegex, RegexCache, RegexSyntaxError } from "./regex/cache.ts";
 import type { Body, Module, RegoVersion } from "./syntax/ast.ts";
 import { isDiagnostics, parseModule, parseQuery } from "./syntax/parser.ts";
 import { Diagnostics, diagnosticsError, Source } from "./syntax/source.ts";
@@ -440,7 +440,7 @@ function checkRegexes(block: { readonly statements: Parameters<typeof visitState
     const pattern = operand === undefined ? undefined : op.args[operand];
     if (pattern?.kind !== "const" || typeof pattern.value !== "string") return;
     try {
-      compileRegex(pattern.value, limits);
+      checkRegex(pattern.value, limits);
     } catch (error) {
       if (error instanceof RegexSyntaxError)
         diagnostics.add("ERR_REGO_REGEX", source, at, `the pattern ${JSON.stringify(pattern.value)} is not RE2 syntax: ${error.message}`);

@@ -5,8 +5,10 @@ import { isArray, isInteger, RegoObject, RegoSet, typeName } from "../values/ind
 /** What a builtin may use of the evaluation it runs in. */
 export interface BuiltinContext {
   readonly maxNesting: number;
-  /** The compiled pattern from the bounded cache. */
+  /** The compiled pattern from the bounded cache. Whoever matches with it counts the work. @throws {BuiltinError} if it is not RE2 syntax */
   regex(pattern: string): RE2JS;
+  /** True if a text holds a match of a pattern: what `regex.match` says. Counts its work. @throws {BuiltinError} */
+  matches(pattern: string, text: string): boolean;
   /** Counts units of work, so that time limits hold inside builtins. @throws {RegoError} */
   work(units: number): void;
   /** Counts memory of a value before it is built. @throws {RegoError} */

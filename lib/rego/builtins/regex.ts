@@ -31,8 +31,7 @@ function limitOf(args: RegoArray, at: number): number {
 }
 
 function isMatch(args: RegoArray, context: BuiltinContext): boolean {
-  const text = string(args, 1);
-  return pattern(args, 0, text, context).test(text);
+  return context.matches(string(args, 0), string(args, 1));
 }
 
 /** Regular expressions: RE2 syntax and semantics, never those of JavaScript. */

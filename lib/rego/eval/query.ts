@@ -8,8 +8,8 @@ import type { RegoLimits } from "../limits.ts";
 import type { EvaluationObserver } from "../observer.ts";
 import type { Source } from "../syntax/source.ts";
 import type { Primitive, RegoObject, Value } from "../values/index.ts";
-import type { RegexCache } from "./regex-cache.ts";
-import { RegexSyntaxError } from "./regex-cache.ts";
+import type { Regex, RegexCache } from "../regex/cache.ts";
+import { RegexSyntaxError } from "../regex/cache.ts";
 import type { Draft } from "./rules.ts";
 import type { TraceRecorder } from "./trace-recorder.ts";
 
@@ -164,6 +164,17 @@ export class Query implements Documents, BuiltinContext {
   }
 
   regex(pattern: string): RE2JS {
+    return this.#regex(pattern).full(this.limits);
+  }
+
+  matches(pattern: string, text: string): boolean {
+    const regex = this.#regex(pattern);
+    // RE2 takes text length times program size at worst.
+    this.work(1 + Math.floor((text.length * regex.size) / 128));
+    return regex.test(text, this.limits);
+  }
+
+  #regex(pattern: string): Regex {
     this.work(1 + (pattern.length >> 2));
     try {
       return this.regexes.get(pattern, this.limits);

@@ -1,0 +1,124 @@
+import { RE2JS, RE2JSException } from "re2js";
+import { RegoError } from "../errors.ts";
+import type { RegoLimits } from "../limits.ts";
+import { Matcher } from "./matcher.ts";
+
+/** A pattern that is not RE2 syntax. */
+export class RegexSyntaxError extends Error {}
+
+/** What bounds a regular expression. */
+type RegexLimits = Pick<RegoLimits, "maxRegexLength" | "maxRegexProgram">;
+
+/**
+ * Compiles an RE2 pattern.
+ * @throws {RegexSyntaxError}; {RegoError} ERR_REGO_LIMIT_REGEX
+ */
+function compileRegex(pattern: string, limits: RegexLimits): RE2JS {
+  checkLength(pattern, limits);
+  let compiled: RE2JS;
+  try {
+    compiled = RE2JS.compile(pattern);
+  } catch (error) {
+    if (error instanceof RE2JSException) throw new RegexSyntaxError(error.message, { cause: error });
+    // Running out of stack says nothing about the pattern: it must not make the call undefined.
+    if (error instanceof RangeError) throw new RegoError("ERR_REGO_LIMIT_REGEX", "a regular expression needs more stack than there is", { cause: error });
+    throw error;
+  }
+  checkProgram(compiled, limits);
+  return compiled;
+}
+
+function checkLength(pattern: string, { maxRegexLength: limit }: RegexLimits): void {
+  if (pattern.length <= limit) return;
+  throw new RegoError("ERR_REGO_LIMIT_REGEX", `a regular expression has ${pattern.length} characters, more than the limit of ${limit}`, { details: { limit } });
+}
+
+function checkProgram(compiled: RE2JS, limits: RegexLimits): void {
+  if (compiled.programSize() > limits.maxRegexProgram) throw tooLarge(compiled.programSize(), limits);
+}
+
+function tooLarge(size: number, { maxRegexProgram: limit }: RegexLimits): RegoError {
+  return new RegoError("ERR_REGO_LIMIT_REGEX", `a regular expression compiles to ${size} instructions, more than the limit of ${limit}`, {
+    details: { limit },
+  });
+}
+
+/** One pattern: the matcher of its own for the usual ones, the full engine when somebody asks for more than yes or no. */
+export class Regex {
+  readonly pattern: string;
+  readonly #matcher: Matcher | undefined;
+  #full: RE2JS | undefined;
+
+  /** @throws {RegexSyntaxError}; {RegoError} ERR_REGO_LIMIT_REGEX */
+  constructor(pattern: string, limits: RegexLimits) {
+    this.pattern = pattern;
+    this.#matcher = Matcher.compile(pattern);
+    if (this.#matcher === undefined) this.#full = compileRegex(pattern, limits);
+  }
+
+  /** Instructions of the program that a match runs. */
+  get size(): number {
+    return this.#matcher?.size ?? this.#full!.programSize();
+  }
+
+  /** True if the text holds a match. @throws {RegoError} ERR_REGO_LIMIT_REGEX */
+  test(text: string, limits: RegexLimits): boolean {
+    return this.#matcher?.test(text) ?? this.full(limits).test(text);
+  }
+
+  /** The full engine. @throws {RegoError} ERR_REGO_LIMIT_REGEX */
+  full(limits: RegexLimits): RE2JS {
+    if (this.#full === undefined) this.#full = compileRegex(this.pattern, limits);
+    // The pattern outlives a query, whose limits may be narrower than those of the one before.
+    else checkProgram(this.#full, limits);
+    return this.#full;
+  }
+}
+
+/**
+ * Refuses a pattern that is not RE2 syntax.
+ * @throws {RegexSyntaxError}; {RegoError} ERR_REGO_LIMIT_REGEX
+ */
+export function checkRegex(pattern: string, limits: RegexLimits): void {
+  checkLength(pattern, limits);
+  checkSize(new Regex(pattern, limits), limits);
+}
+
+function checkSize(regex: Regex, limits: RegexLimits): void {
+  if (regex.size > limits.maxRegexProgram) throw tooLarge(regex.size, limits);
+}
+
+/** Compiled patterns by text; the least recently used one goes first. A pattern that does not compile is kept as well. */
+export class RegexCache {
+  readonly #maxSize: number;
+  readonly #compiled = new Map<string, Regex | RegexSyntaxError>();
+
+  constructor(maxSize: number) {
+    this.#maxSize = maxSize;
+  }
+
+  get size(): number {
+    return this.#compiled.size;
+  }
+
+  /** @throws {RegexSyntaxError}; {RegoError} ERR_REGO_LIMIT_REGEX */
+  get(pattern: string, limits: RegexLimits): Regex {
+    checkLength(pattern, limits);
+    let entry = this.#compiled.get(pattern);
+    if (entry === undefined) {
+      try {
+        entry = new Regex(pattern, limits);
+      } catch (error) {
+        if (!(error instanceof RegexSyntaxError)) throw error;
+        entry = error;
+      }
+      if (this.#compiled.size >= this.#maxSize) this.#compiled.delete(this.#compiled.keys().next().value!);
+    } else {
+      this.#compiled.delete(pattern);
+    }
+    this.#compiled.set(pattern, entry);
+    if (entry instanceof RegexSyntaxError) throw entry;
+    checkSize(entry, limits);
+    return entry;
+  }
+}
