@@ -9,6 +9,8 @@ export interface BuiltinContext {
   regex(pattern: string): RE2JS;
   /** True if a text holds a match of a pattern: what `regex.match` says. Counts its work. @throws {BuiltinError} */
   matches(pattern: string, text: string): boolean;
+  /** Start and end of each match and of its groups (-1 for none), as Go's `FindAllStringSubmatchIndex`. Counts its work. @throws {BuiltinError} */
+  findAll(pattern: string, text: string, count: number): readonly (readonly number[])[];
   /** Counts units of work, so that time limits hold inside builtins. @throws {RegoError} */
   work(units: number): void;
   /** Counts memory of a value before it is built. @throws {RegoError} */

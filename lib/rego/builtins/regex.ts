@@ -1,4 +1,3 @@
-import type { RE2JS } from "re2js";
 import type { RegoArray } from "../values/index.ts";
 import type { Builtin, BuiltinContext } from "./builtin.ts";
 import { BuiltinError, define, integer, string } from "./builtin.ts";
@@ -12,18 +11,6 @@ export const REGEX_PATTERN_OPERANDS: ReadonlyMap<string, number> = new Map([
   ["regex.find_all_string_submatch_n", 0],
   ["regex.replace", 1],
 ]);
-
-/** The pattern, with the cost of matching it against a text charged: RE2 takes text length times program size at worst. */
-function pattern(args: RegoArray, patternAt: number, text: string, context: BuiltinContext): RE2JS {
-  const compiled = context.regex(string(args, patternAt));
-  context.work(1 + Math.floor((text.length * compiled.programSize()) / 128));
-  return compiled;
-}
-
-/** Indexes of all matches, each with those of its groups: Go's order and its treatment of empty matches. */
-function findAll(compiled: RE2JS, text: string, count: number): readonly (readonly number[])[] {
-  return (compiled.re2().findAllSubmatchIndex(text, count) as readonly (readonly number[])[] | null) ?? [];
-}
 
 function limitOf(args: RegoArray, at: number): number {
   const value = Number(integer(args, at));
@@ -50,13 +37,13 @@ export const regexBuiltins: readonly Builtin[] = [
   }),
   define("regex.find_n", 3, (args, context) => {
     const text = string(args, 1);
-    const found = findAll(pattern(args, 0, text, context), text, limitOf(args, 2));
+    const found = context.findAll(string(args, 0), text, limitOf(args, 2));
     context.allocate(found.length * 32 + text.length);
     return found.map(([start, end]) => text.slice(start, end));
   }),
   define("regex.find_all_string_submatch_n", 3, (args, context) => {
     const text = string(args, 1);
-    const found = findAll(pattern(args, 0, text, context), text, limitOf(args, 2));
+    const found = context.findAll(string(args, 0), text, limitOf(args, 2));
     return found.map((indexes) => {
       context.allocate(indexes.length * 16);
       const groups: string[] = [];
@@ -66,12 +53,13 @@ export const regexBuiltins: readonly Builtin[] = [
   }),
   define("regex.split", 2, (args, context) => {
     const text = string(args, 1);
-    const compiled = pattern(args, 0, text, context);
-    if (compiled.pattern() !== "" && text === "") return [""];
+    const pattern = string(args, 0);
+    const found = context.findAll(pattern, text, -1);
+    if (pattern !== "" && text === "") return [""];
     const parts: string[] = [];
     let begin = 0;
     let end = 0;
-    for (const [start, stop] of findAll(compiled, text, -1)) {
+    for (const [start, stop] of found) {
       end = start!;
       if (stop !== 0) parts.push(text.slice(begin, end));
       begin = stop!;
@@ -82,13 +70,15 @@ export const regexBuiltins: readonly Builtin[] = [
   }),
   define("regex.replace", 3, (args, context) => {
     const text = string(args, 0);
-    const compiled = pattern(args, 1, text, context);
+    const pattern = string(args, 1);
+    const found = context.findAll(pattern, text, -1);
     const template = string(args, 2);
+    const names = template.includes("$") ? (): Readonly<Record<string, number>> => context.regex(pattern).namedGroups() : undefined;
     let result = "";
     let at = 0;
-    for (const indexes of findAll(compiled, text, -1)) {
+    for (const indexes of found) {
       result += text.slice(at, indexes[0]);
-      const piece = expand(template, text, indexes, compiled);
+      const piece = names === undefined ? template : expand(template, text, indexes, names);
       context.allocate(piece.length);
       result += piece;
       at = indexes[1]!;
@@ -102,7 +92,7 @@ function isNameUnit(unit: number): boolean {
 }
 
 /** Go's `Expand`: `$1`, `$name`, `${name}`, `$$`; a name is as long as it can be, an unknown one stands for nothing. */
-function expand(template: string, text: string, indexes: readonly number[], compiled: RE2JS): string {
+function expand(template: string, text: string, indexes: readonly number[], names: () => Readonly<Record<string, number>>): string {
   let result = "";
   let at = 0;
   for (;;) {
@@ -123,15 +113,15 @@ function expand(template: string, text: string, indexes: readonly number[], comp
       at = dollar + 1;
       continue;
     }
-    result += group(template.slice(start, end), text, indexes, compiled);
+    result += group(template.slice(start, end), text, indexes, names);
     at = braced ? end + 1 : end;
   }
 }
 
-function group(name: string, text: string, indexes: readonly number[], compiled: RE2JS): string {
+function group(name: string, text: string, indexes: readonly number[], names: () => Readonly<Record<string, number>>): string {
   let number = -1;
   if (isDigits(name)) number = Number(name);
-  else if (Object.hasOwn(compiled.namedGroups(), name)) number = compiled.namedGroups()[name]!;
+  else if (Object.hasOwn(names(), name)) number = names()[name]!;
   const start = indexes[2 * number];
   return number < 0 || start === undefined || start < 0 ? "" : text.slice(start, indexes[2 * number + 1]);
 }

@@ -168,10 +168,18 @@ export class Query implements Documents, BuiltinContext {
   }
 
   matches(pattern: string, text: string): boolean {
+    return this.#regexFor(pattern, text).test(text, this.limits);
+  }
+
+  findAll(pattern: string, text: string, count: number): readonly (readonly number[])[] {
+    return this.#regexFor(pattern, text).findAll(text, count, this.limits, this);
+  }
+
+  #regexFor(pattern: string, text: string): Regex {
     const regex = this.#regex(pattern);
     // RE2 takes text length times program size at worst.
     this.work(1 + Math.floor((text.length * regex.size) / 128));
-    return regex.test(text, this.limits);
+    return regex;
   }
 
   #regex(pattern: string): Regex {

@@ -1,6 +1,7 @@
 import { RE2JS, RE2JSException } from "re2js";
 import { RegoError } from "../errors.ts";
 import type { RegoLimits } from "../limits.ts";
+import type { Meter } from "../values/index.ts";
 import { Matcher } from "./matcher.ts";
 
 /** A pattern that is not RE2 syntax. */
@@ -64,6 +65,12 @@ export class Regex {
   /** True if the text holds a match. @throws {RegoError} ERR_REGO_LIMIT_REGEX */
   test(text: string, limits: RegexLimits): boolean {
     return this.#matcher?.test(text) ?? this.full(limits).test(text);
+  }
+
+  /** Indexes of all matches and their groups, in Go's order and with its treatment of empty matches. @throws {RegoError} ERR_REGO_LIMIT_* */
+  findAll(text: string, count: number, limits: RegexLimits, meter: Meter): readonly (readonly number[])[] {
+    const found = this.#matcher?.findAll(text, count, meter);
+    return found ?? (this.full(limits).re2().findAllSubmatchIndex(text, count) as readonly (readonly number[])[] | null) ?? [];
   }
 
   /** The full engine. @throws {RegoError} ERR_REGO_LIMIT_REGEX */

@@ -3,6 +3,13 @@ import { RE2JS, RE2JSException } from "re2js";
 import { describe, expect, it } from "vitest";
 import { Matcher } from "./matcher.ts";
 
+const meter = { work: (): void => undefined };
+
+/** All matches as re2js gives them. */
+function referenceAll(pattern: string, text: string, count: number): readonly (readonly number[])[] {
+  return (RE2JS.compile(pattern).re2().findAllSubmatchIndex(text, count) as readonly (readonly number[])[] | null) ?? [];
+}
+
 /** What re2js says: undefined if the pattern is not RE2 syntax. */
 function reference(pattern: string, text: string): boolean | undefined {
   try {
@@ -130,7 +137,7 @@ describe("matcher", () => {
     .map((parts) => parts.join(""));
 
   it("gives the answer of re2js on generated patterns and texts, and takes nothing that re2js refuses", () => {
-    const counts = { taken: 0, matched: 0 };
+    const counts = { taken: 0, matched: 0, found: 0 };
     fc.assert(
       fc.property(anchored, fc.array(text, { minLength: 1, maxLength: 6 }), (source, texts) => {
         const matcher = Matcher.compile(source);
@@ -140,11 +147,18 @@ describe("matcher", () => {
           const expected = reference(source, sample);
           if (expected === true) counts.matched++;
           expect([source, sample, matcher.test(sample)]).toEqual([source, sample, expected]);
+          for (const count of [-1, 0, 2]) {
+            const found = matcher.findAll(sample, count, meter);
+            if (found === undefined) continue;
+            counts.found += found.length;
+            expect([source, sample, count, found]).toEqual([source, sample, count, referenceAll(source, sample, count)]);
+          }
         }
       }),
       { numRuns: 5000 },
     );
     expect(counts.taken).toBeGreaterThan(1500);
     expect(counts.matched).toBeGreaterThan(1000);
+    expect(counts.found).toBeGreaterThan(1000);
   });
 });

@@ -1,5 +1,6 @@
+import type { Meter } from "../values/index.ts";
 import type { CharacterSet, Node } from "./parse.ts";
-import { parsePattern } from "./parse.ts";
+import { hasUnclearCaptures, parsePattern } from "./parse.ts";
 
 /** One instruction; a program runs from the first one on. */
 type Instruction =
@@ -7,31 +8,41 @@ type Instruction =
   | { readonly op: "set"; readonly set: CharacterSet }
   | { readonly op: "begin" }
   | { readonly op: "end" }
-  /** Tries the next instruction, then `other`; `index` counts the splits of the program. */
-  | { readonly op: "split"; other: number; readonly index: number }
+  /** Tries the next instruction, then `other`; the other way round if `lazy`. `index` counts the splits of the program. */
+  | { readonly op: "split"; other: number; readonly lazy: boolean; readonly index: number }
   | { readonly op: "jump"; to: number }
+  /** Remembers the position in one of the captures: start and end of the match, then of each group. */
+  | { readonly op: "save"; readonly slot: number }
   | { readonly op: "match" };
 
 /** Instructions of a program: repetitions are written out. */
 const MAX_PROGRAM = 1000;
 
-/** Bits to remember per match, splits times positions; also bounds the branches that wait. */
-const MAX_VISITED = 1024 * 1024;
+/** Splits times positions of one text: entries to remember what was tried, and a bound on the branches that wait. */
+const MAX_VISITED = 256 * 1024;
+
+/** Marks an entry of the waiting branches that restores a capture instead of trying a branch. */
+const RESTORE = -1;
 
 /**
- * Tells whether a text matches a pattern, in time of text length times splits at most: a split that was tried at a position
- * is never tried there again. It is here for its start: a policy's first request meets dozens of patterns, and this
- * compiles one in microseconds. Patterns beyond its subset, and very long texts, go to `re2js`.
+ * Matches a text against a pattern in time of text length times splits at most: a split that was tried at a position is
+ * never tried there again. Branches are tried in order, so the first match is RE2's. It is here for its start: the first
+ * request meets dozens of patterns, and this compiles one in microseconds. Patterns beyond its subset, and very long
+ * texts, go to `re2js`.
  */
 export class Matcher {
   readonly #program: readonly Instruction[];
   readonly #splits: number;
+  readonly #groups: number;
   readonly #anchored: boolean;
+  readonly #capturesAreClear: boolean;
 
-  private constructor(program: readonly Instruction[], splits: number) {
-    this.#program = program;
-    this.#splits = splits;
-    this.#anchored = program[0]?.op === "begin";
+  private constructor(assembler: Assembler, tree: Node) {
+    this.#program = assembler.finish();
+    this.#splits = assembler.splits;
+    this.#groups = assembler.groups;
+    this.#anchored = this.#program[0]?.op === "begin";
+    this.#capturesAreClear = !hasUnclearCaptures(tree);
   }
 
   /** The matcher of a pattern, or undefined if the pattern is beyond its subset. */
@@ -39,8 +50,7 @@ export class Matcher {
     const tree = parsePattern(pattern);
     if (tree === undefined) return undefined;
     const assembler = new Assembler();
-    if (!assembler.add(tree)) return undefined;
-    return new Matcher(assembler.finish(), assembler.splits);
+    return assembler.add(tree) ? new Matcher(assembler, tree) : undefined;
   }
 
   /** Number of instructions: what a match may cost per character. */
@@ -50,29 +60,92 @@ export class Matcher {
 
   /** @returns undefined if the text is too long for this matcher */
   test(text: string): boolean | undefined {
-    const positions = text.length + 1;
-    if (this.#splits * positions > MAX_VISITED) return undefined;
-    const visited = this.#splits === 0 ? undefined : new Uint32Array((this.#splits * positions + 31) >>> 5);
-    if (this.#anchored) return this.#from(text, 0, visited);
-    for (let start = 0; start < positions; start++) {
+    if (!this.#takes(text)) return undefined;
+    return new Run(this.#program, text, this.#splits, undefined).first(0, this.#anchored);
+  }
+
+  /**
+   * Start and end of all matches and of their groups (-1, -1 for a group without a part in the match), in order and without
+   * overlap; an empty match directly behind another match does not count (Go's `FindAll`).
+   * @param count highest number of matches; negative for all
+   * @returns undefined if the text or the pattern's captures are beyond this matcher
+   */
+  findAll(text: string, count: number, meter: Meter): readonly (readonly number[])[] | undefined {
+    if (!this.#takes(text) || !this.#capturesAreClear) return undefined;
+    const found: (readonly number[])[] = [];
+    const limit = count < 0 ? Infinity : count;
+    const captures = new Array<number>(2 * (this.#groups + 1)).fill(-1);
+    const run = new Run(this.#program, text, this.#splits, captures);
+    let at = 0;
+    let previousEnd = -1;
+    while (found.length < limit && at <= text.length) {
+      const before = run.steps;
+      const holds = run.first(at, this.#anchored);
+      meter.work((run.steps - before) >> 6);
+      if (!holds) break;
+      const [start, end] = captures as [number, number];
+      const isRepeat = end === at && start === previousEnd;
+      at = end === at ? at + (isPair(text, at) ? 2 : 1) : end;
+      previousEnd = end;
+      if (!isRepeat) found.push(captures.slice());
+    }
+    return found;
+  }
+
+  #takes(text: string): boolean {
+    return this.#splits * (text.length + 1) <= MAX_VISITED;
+  }
+}
+
+/** A program at work on one text. */
+class Run {
+  readonly #program: readonly Instruction[];
+  readonly #text: string;
+  readonly #captures: number[] | undefined;
+  /** For each split and position the number of the search that tried it last. */
+  readonly #visited: Uint32Array | undefined;
+  #search = 0;
+  /** Instructions run so far. */
+  steps = 0;
+
+  constructor(program: readonly Instruction[], text: string, splits: number, captures: number[] | undefined) {
+    this.#program = program;
+    this.#text = text;
+    this.#captures = captures;
+    this.#visited = splits === 0 ? undefined : new Uint32Array(splits * (text.length + 1));
+  }
+
+  /** Looks for the first match that starts at a position or behind it; the captures are then those of that match. */
+  first(from: number, anchored: boolean): boolean {
+    const text = this.#text;
+    this.#search++;
+    if (anchored) return from === 0 && this.#at(0);
+    for (let start = from; start <= text.length; start++) {
       // No match starts inside a pair of surrogates: it is one character.
       if (start > 0 && isPair(text, start - 1)) continue;
-      if (this.#from(text, start, visited)) return true;
+      if (this.#at(start)) return true;
     }
     return false;
   }
 
-  #from(text: string, start: number, visited: Uint32Array | undefined): boolean {
+  #at(start: number): boolean {
     const program = this.#program;
+    const text = this.#text;
+    const captures = this.#captures;
     const positions = text.length + 1;
+    // Branches that wait, as pairs of instruction and position; or RESTORE, a slot and the position it had.
     const waiting: number[] = [];
+    captures?.fill(-1);
+    if (captures !== undefined) captures[0] = start;
     let pc = 0;
     let at = start;
     for (;;) {
+      this.steps++;
       const instruction = program[pc]!;
       let holds = true;
       switch (instruction.op) {
         case "match":
+          if (captures !== undefined) captures[1] = at;
           return true;
         case "text":
           holds = text.startsWith(instruction.text, at);
@@ -97,18 +170,29 @@ export class Matcher {
         case "jump":
           pc = instruction.to;
           break;
-        case "split": {
-          const bit = instruction.index * positions + at;
-          holds = (visited![bit >>> 5]! & (1 << (bit & 31))) === 0;
-          visited![bit >>> 5]! |= 1 << (bit & 31);
-          if (holds) waiting.push(instruction.other, at);
+        case "save":
+          if (captures !== undefined) {
+            waiting.push(instruction.slot, captures[instruction.slot]!, RESTORE);
+            captures[instruction.slot] = at;
+          }
           pc++;
+          break;
+        case "split": {
+          const entry = instruction.index * positions + at;
+          holds = this.#visited![entry] !== this.#search;
+          this.#visited![entry] = this.#search;
+          if (holds) waiting.push(at, instruction.lazy ? pc + 1 : instruction.other);
+          pc = instruction.lazy ? instruction.other : pc + 1;
         }
       }
       if (holds) continue;
-      if (waiting.length === 0) return false;
-      at = waiting.pop()!;
-      pc = waiting.pop()!;
+      for (;;) {
+        if (waiting.length === 0) return false;
+        pc = waiting.pop()!;
+        at = waiting.pop()!;
+        if (pc !== RESTORE) break;
+        captures![waiting.pop()!] = at;
+      }
     }
   }
 }
@@ -124,6 +208,7 @@ function isPair(text: string, at: number): boolean {
 class Assembler {
   readonly #program: Instruction[] = [];
   splits = 0;
+  groups = 0;
 
   finish(): readonly Instruction[] {
     this.#program.push({ op: "match" });
@@ -150,12 +235,19 @@ class Assembler {
       case "choice":
         return this.#choice(node.branches);
       case "repeat":
-        return this.#repeat(node.item, node.min, node.max);
+        return this.#repeat(node.item, node.min, node.max, node.lazy);
+      case "group": {
+        this.groups = Math.max(this.groups, node.index);
+        program.push({ op: "save", slot: 2 * node.index });
+        const added = this.add(node.item);
+        program.push({ op: "save", slot: 2 * node.index + 1 });
+        return added;
+      }
     }
   }
 
-  #split(): Instruction & { readonly op: "split" } {
-    const split = { op: "split" as const, other: -1, index: this.splits++ };
+  #split(lazy = false): { other: number } {
+    const split = { op: "split" as const, other: -1, lazy, index: this.splits++ };
     this.#program.push(split);
     return split;
   }
@@ -176,12 +268,12 @@ class Assembler {
     return true;
   }
 
-  #repeat(item: Node, min: number, max: number | undefined): boolean {
+  #repeat(item: Node, min: number, max: number | undefined, lazy: boolean): boolean {
     const program = this.#program;
     for (let count = 0; count < min; count++) if (!this.add(item)) return false;
     if (max === undefined) {
       const start = program.length;
-      const split = this.#split();
+      const split = this.#split(lazy);
       if (!this.add(item)) return false;
       program.push({ op: "jump", to: start });
       split.other = program.length;
@@ -189,7 +281,7 @@ class Assembler {
     }
     const splits: { other: number }[] = [];
     for (let count = min; count < max; count++) {
-      splits.push(this.#split());
+      splits.push(this.#split(lazy));
       if (!this.add(item)) return false;
     }
     for (const split of splits) split.other = program.length;

@@ -18,7 +18,9 @@ export type Node =
   | { readonly kind: "end" }
   | { readonly kind: "sequence"; readonly items: readonly Node[] }
   | { readonly kind: "choice"; readonly branches: readonly Node[] }
-  | { readonly kind: "repeat"; readonly item: Node; readonly min: number; readonly max: number | undefined; readonly counted: boolean };
+  | { readonly kind: "repeat"; readonly item: Node; readonly min: number; readonly max: number | undefined; readonly counted: boolean; readonly lazy: boolean }
+  /** Parentheses that capture; the first one has the index 1. */
+  | { readonly kind: "group"; readonly item: Node; readonly index: number };
 
 /** Longest pattern and deepest nesting that are taken; policies stay far below. */
 const MAX_LENGTH = 4096;
@@ -57,6 +59,7 @@ class Parser {
   readonly #text: string;
   #at = 0;
   #depth = 0;
+  #groups = 0;
 
   constructor(text: string) {
     this.#text = text;
@@ -129,16 +132,19 @@ class Parser {
   #group(): Node {
     if (++this.#depth > MAX_DEPTH) throw LEAVE;
     this.#at++;
-    if (this.#text[this.#at] === "?") {
+    const captures = this.#text[this.#at] !== "?";
+    if (!captures) {
       // Flags and names are for the other engine.
       if (this.#text[this.#at + 1] !== ":") throw LEAVE;
       this.#at += 2;
     }
-    const node = this.#choice();
+    const index = captures ? ++this.#groups : 0;
+    const item = this.#choice();
     if (this.#text[this.#at] !== ")") throw LEAVE;
     this.#at++;
     this.#depth--;
-    return node.kind === "text" ? { kind: "sequence", items: [node] } : node;
+    if (captures) return { kind: "group", item, index };
+    return item.kind === "text" ? { kind: "sequence", items: [item] } : item;
   }
 
   #escape(): Node {
@@ -187,8 +193,8 @@ class Parser {
    */
   #member(into: Uint8Array | undefined, first: boolean): number | undefined {
     const text = this.#text;
-    const char = text[this.#at]!;
-    if (char === "[") throw LEAVE;
+    const char = text[this.#at];
+    if (char === undefined || char === "[") throw LEAVE;
     // A hyphen stands for itself at either end only; elsewhere the engines have rules of their own.
     if (char === "-" && !first && text[this.#at + 1] !== "]") throw LEAVE;
     if (char !== "\\") {
@@ -212,12 +218,13 @@ class Parser {
     const range = this.#range();
     if (range === undefined) return item;
     // What repeats nothing, or a repetition, or an assertion has rules of its own in RE2.
-    if (item.kind === "begin" || item.kind === "end") throw LEAVE;
+    if (item.kind === "begin" || item.kind === "end" || (item.kind === "group" && (item.item.kind === "begin" || item.item.kind === "end"))) throw LEAVE;
     const counted = this.#text[start] === "{";
     if (counted && hasCount(item)) throw LEAVE;
-    if (this.#text[this.#at] === "?") this.#at++;
+    const lazy = this.#text[this.#at] === "?";
+    if (lazy) this.#at++;
     if ("*+?{".includes(this.#text[this.#at] ?? " ")) throw LEAVE;
-    return { kind: "repeat", item, min: range.min, max: range.max, counted };
+    return { kind: "repeat", item, min: range.min, max: range.max, counted, lazy };
   }
 
   #range(): { readonly min: number; readonly max: number | undefined } | undefined {
@@ -270,12 +277,53 @@ function hasCount(node: Node): boolean {
   switch (node.kind) {
     case "repeat":
       return node.counted || hasCount(node.item);
+    case "group":
+      return hasCount(node.item);
     case "sequence":
       return node.items.some(hasCount);
     case "choice":
       return node.branches.some(hasCount);
     default:
       return false;
+  }
+}
+
+/**
+ * True if a repetition repeats what can be empty, or something is repeated zero times: engines differ in what such groups
+ * capture. Whether a text matches is not in question.
+ */
+export function hasUnclearCaptures(node: Node): boolean {
+  switch (node.kind) {
+    case "repeat":
+      return node.max === 0 || canBeEmpty(node.item) || hasUnclearCaptures(node.item);
+    case "group":
+      return hasUnclearCaptures(node.item);
+    case "sequence":
+      return node.items.some(hasUnclearCaptures);
+    case "choice":
+      return node.branches.some(hasUnclearCaptures);
+    default:
+      return false;
+  }
+}
+
+function canBeEmpty(node: Node): boolean {
+  switch (node.kind) {
+    case "text":
+      return node.text === "";
+    case "set":
+      return false;
+    case "begin":
+    case "end":
+      return true;
+    case "sequence":
+      return node.items.every(canBeEmpty);
+    case "choice":
+      return node.branches.some(canBeEmpty);
+    case "repeat":
+      return node.min === 0 || canBeEmpty(node.item);
+    case "group":
+      return canBeEmpty(node.item);
   }
 }
 
