@@ -6,7 +6,9 @@ import { Lowerer, moduleScope, namesByPackage } from "./analysis/lower.ts";
 import { refuseRecursion, visitStatements } from "./analysis/dependencies.ts";
 import type { SourceRule, TreeNode } from "./analysis/rule-tree.ts";
 import { formatPath, RuleTree } from "./analysis/rule-tree.ts";
-import { orderBlock, orderClause, Ordering } from "./analysis/safety.ts";
+import { orderBlock, orderClause, Ordering, requireSafe } from "./analysis/safety.ts";
+import type { RuleTypes } from "./analysis/type-check.ts";
+import { checkBlockTypes, checkTypes } from "./analysis/type-check.ts";
 import type { Builtin } from "./builtins/builtin.ts";
 import { BUILTINS, REGEX_PATTERN_OPERANDS } from "./builtins/index.ts";
 import { RegoError } from "./errors.ts";
@@ -60,6 +62,8 @@ export interface CompileOptions {
    * bounded by `maxCallDepth`.
    */
   readonly allowRecursiveFunctions?: boolean;
+  /** Refuses modules and queries with expressions that can never have a value, as OPA's type checker does. */
+  readonly checkTypes?: boolean;
   /**
    * What `not f(input.x)` means without `input.x`: undefined, as OPA has it (`opa`, the default, fails closed), or true, as the
    * engine of the Kata agent has it (`regorus`). For policies written against that engine and not yet reviewed.
@@ -159,6 +163,7 @@ class CompiledPolicy implements Policy {
   readonly #program: Program;
   #tracedProgram: Program | undefined;
   readonly #regexes: RegexCache;
+  readonly #types: RuleTypes | undefined;
   readonly #queries = new Map<string, CompiledQuery>();
   #data: RegoObject = RegoObject.empty;
 
@@ -175,6 +180,8 @@ class CompiledPolicy implements Policy {
     diagnostics.throwIfAny();
     checkRules(this.#tree, diagnostics, this.#limits);
     refuseRecursion(this.#tree, diagnostics, options.allowRecursiveFunctions ?? false);
+    diagnostics.throwIfAny();
+    this.#types = options.checkTypes === true ? checkTypes(this.#tree, diagnostics) : undefined;
     diagnostics.throwIfAny();
     this.#program = new Program(this.#tree, this.#builtins, false);
     this.#regexes = new RegexCache(this.#limits.maxRegexCache);
@@ -268,8 +275,11 @@ class CompiledPolicy implements Policy {
     const lowerer = new Lowerer(this.#environment(diagnostics), { module, globals: new Map() });
     const { block, expressions } = lowerer.query(body as Body);
     diagnostics.throwIfAny();
-    orderBlock(block, new Set(), new Ordering(diagnostics));
+    const ordering = new Ordering(diagnostics);
+    requireSafe(expressions, orderBlock(block, new Set(), ordering), source, 0, ordering);
     checkRegexes(block, diagnostics, this.#limits);
+    diagnostics.throwIfAny();
+    if (this.#types !== undefined) checkBlockTypes(block, this.#tree, this.#types, diagnostics);
     diagnostics.throwIfAny();
     // Names inside comprehensions are not the query's own.
     const own = new Set<object>();
@@ -282,7 +292,7 @@ class CompiledPolicy implements Policy {
         );
     const named = lowerer.named.filter((variable) => own.has(variable));
     const compiler = new BodyCompiler(program, []);
-    const chain: Chain = compiler.compile(block, [...expressions, ...named.map((variable) => ({ kind: "var" as const, variable }))], (inner) => {
+    const chain: Chain = compiler.compile(block, (inner) => {
       const getters = expressions.map((operand) => inner.get(operand, source));
       return (query, slots) => {
         const values: Value[] = [];

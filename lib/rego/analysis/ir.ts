@@ -14,6 +14,8 @@ export interface Variable {
   readonly slot: number;
   readonly at: number;
   readonly kind: "local" | "parameter" | "wildcard" | "generated";
+  /** How often it stands in statements and heads, counted by the safety analysis; once more for each inner body that reads it. */
+  uses: number;
 }
 
 /** A constant, a variable, a composition of operands, a reference or a comprehension. */
@@ -91,6 +93,8 @@ export interface Flat {
   readonly modifiers: readonly Modifier[];
   /** As {@link findClosures} gives them. */
   readonly closures: readonly Closure[];
+  /** The variables that it binds in its place in the body. Filled in by the safety analysis. */
+  outputs: readonly Variable[];
   readonly source: Source;
   readonly at: number;
   readonly end: number;

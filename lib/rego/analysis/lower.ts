@@ -180,7 +180,7 @@ export class Lowerer {
   // Names
 
   #fresh(kind: Variable["kind"], name: string, at: number): Variable {
-    return { name, slot: this.#slots++, at, kind };
+    return { name, slot: this.#slots++, at, kind, uses: 0 };
   }
 
   #generated(at: number, name = ""): Operand & { kind: "var" } {
@@ -261,7 +261,7 @@ export class Lowerer {
 
   #emit(op: Op, out: Flat[], negated = false): void {
     const { at, end } = this.#statement!;
-    out.push({ op, negated, modifiers: NO_MODIFIERS, closures: findClosures(op, NO_MODIFIERS), source: this.#scope.module.source, at, end });
+    out.push({ op, negated, modifiers: NO_MODIFIERS, closures: findClosures(op, NO_MODIFIERS), outputs: [], source: this.#scope.module.source, at, end });
   }
 
   #parameter(parameter: Term, variable: Variable, out: Flat[]): void {

@@ -61,6 +61,7 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
       const outputs = outputsOf(fact.flat, safe);
       if (fact.reads.every((variable) => safe.has(variable) || outputs.includes(variable)) && fact.closed.every((variable) => safe.has(variable))) {
         ordered.push(fact.flat);
+        fact.flat.outputs = outputs;
         for (const variable of outputs) safe.add(variable);
       } else {
         later.push(fact);
@@ -88,17 +89,19 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
       const inner = orderBlock(body, locals.length === 0 ? bound : new Set([...bound, ...locals]), ordering);
       requireSafe(heads, inner, flat.source, flat.at, ordering);
     }
-    for (const variable of outputsOf(flat, bound)) bound.add(variable);
+    for (const variable of flat.outputs) bound.add(variable);
   }
   return safe;
 }
 
-function requireSafe(operands: readonly Operand[], safe: Variables, source: Flat["source"], at: number, ordering: Ordering): void {
+/** Requires that the operands which are read at a body's end are bound there. */
+export function requireSafe(operands: readonly Operand[], safe: Variables, source: Flat["source"], at: number, ordering: Ordering): void {
   const reported = new Set<string>();
   for (const operand of operands) {
     visitOperand(
       operand,
       (variable) => {
+        variable.uses++;
         if (!safe.has(variable)) reportUnsafe(variable, source, at, ordering.diagnostics, reported);
       },
       (comprehension) => {
@@ -126,7 +129,10 @@ function eachVariable(flat: Flat, visit: (variable: Variable) => void): void {
 
 function readsOf(flat: Flat): readonly Variable[] {
   const reads: Variable[] = [];
-  eachVariable(flat, (variable) => reads.push(variable));
+  eachVariable(flat, (variable) => {
+    variable.uses++;
+    reads.push(variable);
+  });
   return reads;
 }
 
@@ -134,7 +140,9 @@ function readsOf(flat: Flat): readonly Variable[] {
 function closedOver(flat: Flat, own: Variables, outer: Variables): readonly Variable[] {
   const found: Variable[] = [];
   const visit = (variable: Variable): void => {
-    if (own.has(variable) && !outer.has(variable)) found.push(variable);
+    if (!own.has(variable) || outer.has(variable)) return;
+    variable.uses++;
+    found.push(variable);
   };
   const descend = (inner: Flat): void => {
     for (const { body, heads } of inner.closures) {

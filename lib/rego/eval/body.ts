@@ -1,7 +1,7 @@
 import type { Block, Callee, Comprehension, Flat, Modifier, Op, Operand, RefOperand, Variable } from "../analysis/ir.ts";
 import { operandsOf, visitOperand } from "../analysis/ir.ts";
 import { isDocument } from "../analysis/rule-tree.ts";
-import { isKnown, outputsOf } from "../analysis/safety.ts";
+import { isKnown } from "../analysis/safety.ts";
 import type { Builtin } from "../builtins/builtin.ts";
 import { BuiltinError } from "../builtins/builtin.ts";
 import { RegoError } from "../errors.ts";
@@ -47,20 +47,18 @@ export class BodyCompiler {
 
   /**
    * Compiles a body.
-   * @param heads operands that `finish` reads
    * @param finish makes what runs for each solution
    */
-  compile(block: Block, heads: readonly Operand[], finish: (compiler: BodyCompiler) => Chain): Chain {
+  compile(block: Block, finish: (compiler: BodyCompiler) => Chain): Chain {
     const { statements } = block;
     const units: Unit[] = [];
-    const uses = this.#program.traced ? undefined : countUses(statements, heads);
     for (let at = 0; at < statements.length; at++) {
       const flat = statements[at]!;
-      if (uses !== undefined && this.#inline(statements, at, uses)) continue;
+      if (!this.#program.traced && this.#inline(statements, at)) continue;
       const probe = this.#program.traced ? this.#probe(flat, at) : undefined;
       const unit = this.#statement(flat);
       units.push(probe === undefined ? unit : probed(unit, probe));
-      for (const variable of outputsOf(flat, this.#bound)) this.#bound.add(variable);
+      for (const variable of flat.outputs) this.#bound.add(variable);
     }
     return link(units, finish(this));
   }
@@ -71,9 +69,9 @@ export class BodyCompiler {
    * A generated variable that is set from a single value and read once, by the next statement that is no such variable
    * itself, needs no slot: its value is computed in the place where it is read.
    */
-  #inline(statements: readonly Flat[], at: number, uses: ReadonlyMap<Variable, number>): boolean {
+  #inline(statements: readonly Flat[], at: number): boolean {
     const flat = statements[at]!;
-    const target = temporary(flat, uses);
+    const target = temporary(flat);
     if (target === undefined || this.#bound.has(target)) return false;
     const added = new Set<Variable>([target]);
     const known = (variable: Variable): boolean => this.#bound.has(variable) || added.has(variable);
@@ -82,7 +80,7 @@ export class BodyCompiler {
     for (; consumer < statements.length; consumer++) {
       const next = statements[consumer]!;
       if (mentions(next, target)) break;
-      const other = consumer - at > MAX_LOOKAHEAD ? undefined : temporary(next, uses);
+      const other = consumer - at > MAX_LOOKAHEAD ? undefined : temporary(next);
       if (other === undefined || !isSingle(next, known, this.#program)) return false;
       added.add(other);
     }
@@ -230,7 +228,7 @@ export class BodyCompiler {
   #every(op: Op & { kind: "every" }, source: Source): Unit {
     const domain = this.#get(op.domain, source);
     const locals = op.key === undefined ? [op.value] : [op.key, op.value];
-    const body = new BodyCompiler(this.#program, [...this.#bound, ...locals], this.#rule).compile(op.body, [], () => always);
+    const body = new BodyCompiler(this.#program, [...this.#bound, ...locals], this.#rule).compile(op.body, () => always);
     const key = op.key?.slot;
     const { slot } = op.value;
     return {
@@ -254,7 +252,7 @@ export class BodyCompiler {
         const get = this.#get(value, source);
         return (query, slots) => [get(query, slots)];
       }
-      const chain = new BodyCompiler(this.#program, this.#bound, this.#rule).compile(body, [value], (compiler) => {
+      const chain = new BodyCompiler(this.#program, this.#bound, this.#rule).compile(body, (compiler) => {
         const get = compiler.#get(value, source);
         return (query, slots) => {
           const found = get(query, slots);
@@ -515,9 +513,8 @@ export class BodyCompiler {
 
   #comprehension(operand: Comprehension, source: Source): Getter {
     const { accumulator, type } = operand;
-    const heads = operand.key === undefined ? [operand.value] : [operand.key, operand.value];
     const compiler = new BodyCompiler(this.#program, this.#bound, this.#rule);
-    const chain = compiler.compile(operand.body, heads, (inner) => {
+    const chain = compiler.compile(operand.body, (inner) => {
       const value = inner.#get(operand.value, source);
       if (operand.key === undefined) {
         return (query, slots) => {
@@ -877,44 +874,6 @@ function follow(start: Getter, path: readonly Operand[], compile: (step: Operand
 
 // What can be inlined
 
-/** How often each variable is read; reads inside inner bodies count twice, which keeps them in their slots. */
-function countUses(statements: readonly Flat[], heads: readonly Operand[]): ReadonlyMap<Variable, number> {
-  const uses = new Map<Variable, number>();
-  const add = (variable: Variable, count: number): void => void uses.set(variable, (uses.get(variable) ?? 0) + count);
-  const inside = (flat: Flat): void => {
-    for (const operand of allOperands(flat))
-      visitOperand(
-        operand,
-        (variable) => add(variable, 2),
-        (inner) => deeper(inner),
-      );
-    for (const { body, heads: inner } of flat.closures) {
-      for (const head of inner)
-        visitOperand(
-          head,
-          (variable) => add(variable, 2),
-          (comprehension) => deeper(comprehension),
-        );
-      body.statements.forEach(inside);
-    }
-  };
-  const deeper = ({ body, key, value }: Comprehension): void => {
-    for (const operand of key === undefined ? [value] : [key, value]) visitOperand(operand, (variable) => add(variable, 2), deeper);
-    body.statements.forEach(inside);
-  };
-  for (const flat of statements) {
-    for (const operand of allOperands(flat)) visitOperand(operand, (variable) => add(variable, 1), deeper);
-    if (flat.op.kind === "every" || flat.op.kind === "print") {
-      for (const { body, heads: inner } of flat.closures) {
-        for (const head of inner) visitOperand(head, (variable) => add(variable, 2), deeper);
-        body.statements.forEach(inside);
-      }
-    }
-  }
-  for (const head of heads) visitOperand(head, (variable) => add(variable, 1), deeper);
-  return uses;
-}
-
 function allOperands(flat: Flat): readonly Operand[] {
   const operands = [...operandsOf(flat.op)];
   for (const { kind, value } of flat.modifiers)
@@ -923,13 +882,13 @@ function allOperands(flat: Flat): readonly Operand[] {
 }
 
 /** The generated variable that a statement sets, if it does nothing else and the variable is read exactly once. */
-function temporary(flat: Flat, uses: ReadonlyMap<Variable, number>): Variable | undefined {
+function temporary(flat: Flat): Variable | undefined {
   if (flat.negated || flat.modifiers.length > 0) return undefined;
   const { op } = flat;
   const target = op.kind === "unify" ? op.left : op.kind === "call" ? op.result : undefined;
   if (target?.kind !== "var" || target.variable.kind !== "generated") return undefined;
   // Set once, read once.
-  return uses.get(target.variable) === 2 ? target.variable : undefined;
+  return target.variable.uses === 2 ? target.variable : undefined;
 }
 
 /** True if a statement has at most one solution and its references do not iterate. */

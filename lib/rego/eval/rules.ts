@@ -150,7 +150,7 @@ function compileClause(program: Program, group: RuleGroup, clause: LoweredClause
 function compileBody(program: Program, rule: string, clause: LoweredClause, finish: (heads: readonly Getter[]) => Chain): Chain {
   const heads = [clause.value, ...clause.path];
   const compiler = new BodyCompiler(program, clause.parameters, rule);
-  return compiler.compile(clause.body, heads, (inner) => finish(heads.map((head) => inner.get(head, clause.source))));
+  return compiler.compile(clause.body, (inner) => finish(heads.map((head) => inner.get(head, clause.source))));
 }
 
 function traceClause(program: Program, group: RuleGroup, clause: LoweredClause, run: ClauseCode): ClauseCode {
