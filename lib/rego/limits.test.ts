@@ -103,16 +103,17 @@ describe("growth", () => {
     const input = Array.from({ length: 100 }, (_, at) => `^a{${at}}$`);
     const rules = 'p := count([x | some x in input; regex.match(x, "aaa")])';
     expect(valueOf(rules, { input }, { limits: { maxRegexCache: 3 } })).toBe(1);
-    const cache = new RegexCache(3);
-    for (const pattern of ["a", "b", "c", "a", "d", "("]) {
+    const cache = new RegexCache(4);
+    const kept = cache.get("a", DEFAULT_REGO_LIMITS);
+    for (const pattern of ["b", "c", "a", "d", "a", "(", "e", "a", "f", "g"]) {
       try {
         cache.get(pattern, DEFAULT_REGO_LIMITS);
       } catch (error) {
         expect(error).toBeInstanceOf(RegexSyntaxError);
       }
     }
-    expect(cache.size).toBe(3);
-    // The most recently used entry is the same object again.
-    expect(cache.get("a", DEFAULT_REGO_LIMITS)).toBe(cache.get("a", DEFAULT_REGO_LIMITS));
+    expect(cache.size).toBeLessThanOrEqual(4);
+    // What is used again and again is still the same object.
+    expect(cache.get("a", DEFAULT_REGO_LIMITS)).toBe(kept);
   });
 });

@@ -81,6 +81,8 @@ export interface EvaluateOptions {
   /** For builtins that draw random values (`rand.intn`, `uuid.rfc4122`); without it they are undefined. */
   readonly random?: Random;
   readonly limits?: Partial<RegoLimits>;
+  /** False drops all `print` calls, as OPA does unless told otherwise: faster, and no verdict depends on them. */
+  readonly prints?: boolean;
   /** Records which rule bodies were tried. Costs a second compilation on first use, and time. */
   readonly trace?: boolean;
   /** Sees rule bodies and statements as they run; costs what a trace does. */
@@ -197,6 +199,7 @@ class CompiledPolicy implements Policy {
       input: options.input === undefined ? undefined : fromJson(options.input, limits.maxNesting),
       limits,
       strict: this.#strict,
+      keepsPrints: options.prints !== false,
       regexes: this.#regexes,
       clock: options.clock,
       random: options.random,

@@ -71,14 +71,32 @@ function strings(args: RegoArray, at: number, where: string): readonly string[] 
   return items as readonly string[];
 }
 
+/** Results below this length are built without counting first what they will need. */
+const SHORT_RESULT = 64 * 1024;
+
 function replaceAll(text: string, from: string, to: string, context: BuiltinContext): string {
-  // The result's length is known before it is built: replacement in a loop can double it each time.
-  const parts = from === "" ? codePoints(text) : text.split(from);
-  const length = text.length + (parts.length + 1) * to.length;
+  if (from === "") {
+    const points = codePoints(text);
+    charge(text.length + (points.length + 1) * to.length, context);
+    return `${to}${points.map((part) => part + to).join("")}`;
+  }
+  if (!text.includes(from)) return text;
+  if (text.length + Math.floor(text.length / from.length) * to.length > SHORT_RESULT) {
+    // The result's length is known before it is built: replacement in a loop can double it each time.
+    const parts = text.split(from);
+    charge(text.length + (parts.length - 1) * (to.length - from.length), context);
+    return parts.join(to);
+  }
+  // A dollar sign in the replacement of JavaScript's function has a meaning.
+  const result = text.replaceAll(from, to.includes("$") ? to.replaceAll("$", "$$$$") : to);
+  charge(result.length, context);
+  return result;
+}
+
+/** Counts a text of some length before it is built. */
+function charge(length: number, context: BuiltinContext): void {
   context.allocate(length);
   context.work(length >> 6);
-  if (from !== "") return parts.join(to);
-  return `${to}${parts.map((part) => part + to).join("")}`;
 }
 
 /** Functions on strings. Offsets and lengths count code points. */

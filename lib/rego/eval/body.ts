@@ -247,11 +247,24 @@ export class BodyCompiler {
 
   #print(op: Op & { kind: "print" }, flat: Flat): Unit {
     const { source, at } = flat;
-    const getters = op.args.map(({ body, value }): ((query: Query, slots: Slots) => readonly (Value | undefined)[]) => {
-      if (body.statements.length === 0 && this.#isDetermined(value)) {
-        const get = this.#get(value, source);
-        return (query, slots) => [get(query, slots)];
-      }
+    // Usual arguments have one value, whatever it is; others are bodies of their own, with any number of solutions.
+    const simple = op.args.map(({ body, value }) => (body.statements.length === 0 && this.#isDetermined(value) ? this.#get(value, source) : undefined));
+    if (simple.every((getter) => getter !== undefined)) {
+      return {
+        kind: "test",
+        run: (query, slots) => {
+          if (!query.keepsPrints) return true;
+          query.work(simple.length);
+          const values: (Value | undefined)[] = [];
+          for (const get of simple) values.push(get(query, slots));
+          query.print({ source, at, values });
+          return true;
+        },
+      };
+    }
+    const getters = op.args.map(({ body, value }, position): ((query: Query, slots: Slots) => readonly (Value | undefined)[]) => {
+      const single = simple[position];
+      if (single !== undefined) return (query, slots) => [single(query, slots)];
       const chain = new BodyCompiler(this.#program, this.#bound, this.#rule).compile(body, (compiler) => {
         const get = compiler.#get(value, source);
         return (query, slots) => {
@@ -271,6 +284,7 @@ export class BodyCompiler {
     return {
       kind: "test",
       run: (query, slots) => {
+        if (!query.keepsPrints) return true;
         let rows: (Value | undefined)[][] = [[]];
         for (const get of getters) {
           const values = get(query, slots);
@@ -379,20 +393,19 @@ export class BodyCompiler {
   /** The value of a call. */
   #call(callee: Callee, args: readonly Operand[], flat: Flat): Getter {
     const getters = args.map((argument) => this.#get(argument, flat.source));
-    const direct = callee.kind === "function" ? this.#functionCall(callee, getters) : this.#builtinCall(callee.name, getters, flat);
-    const name = callee.kind === "function" ? callee.group.name : callee.name;
-    return (query, slots) => {
-      if (query.mocks === undefined) return direct(query, slots);
-      const mock = query.mocks.get(name);
-      return mock === undefined ? direct(query, slots) : this.#mocked(mock, getters, flat, query, slots);
-    };
+    return callee.kind === "function" ? this.#functionCall(callee, getters, flat) : this.#builtinCall(callee.name, getters, flat);
   }
 
-  #functionCall(callee: Callee & { kind: "function" }, getters: readonly Getter[]): Getter {
+  #functionCall(callee: Callee & { kind: "function" }, getters: readonly Getter[], flat: Flat): Getter {
     let code: FunctionCode | undefined;
     const program = this.#program;
     const count = getters.length;
+    const { name } = callee.group;
     return (query, slots) => {
+      if (query.mocks !== undefined) {
+        const mock = query.mocks.get(name);
+        if (mock !== undefined) return this.#mocked(mock, getters, flat, query, slots);
+      }
       code ??= program.function(callee.group);
       const frame = newSlots(code.frameSize);
       for (let at = 0; at < count; at++) {
@@ -405,6 +418,15 @@ export class BodyCompiler {
   }
 
   #builtinCall(name: string, getters: readonly Getter[], flat: Flat): Getter {
+    const direct = this.#plainBuiltinCall(name, getters, flat);
+    return (query, slots) => {
+      if (query.mocks === undefined) return direct(query, slots);
+      const mock = query.mocks.get(name);
+      return mock === undefined ? direct(query, slots) : this.#mocked(mock, getters, flat, query, slots);
+    };
+  }
+
+  #plainBuiltinCall(name: string, getters: readonly Getter[], flat: Flat): Getter {
     const compare = COMPARISONS.get(name);
     if (compare !== undefined) {
       const [a, b] = getters;
@@ -851,25 +873,47 @@ function walkSteps(steps: readonly Step[], from: number, last: Continuation): Co
 /** Follows the steps of a reference without iteration. */
 function follow(start: Getter, path: readonly Operand[], compile: (step: Operand) => Getter): Getter {
   let getter = start;
-  for (const step of path) {
-    const before = getter;
+  for (let at = 0; at < path.length;) {
+    const step = path[at]!;
     if (step.kind === "const") {
-      const { value: key } = step;
-      getter = (query, slots) => {
-        const value = before(query, slots);
-        return value === undefined ? undefined : lookup(value, key);
-      };
+      const keys: Value[] = [];
+      for (; at < path.length; at++) {
+        const next = path[at]!;
+        if (next.kind !== "const") break;
+        keys.push(next.value);
+      }
+      getter = followKeys(getter, keys);
     } else {
-      const key = compile(step);
-      getter = (query, slots) => {
-        const value = before(query, slots);
-        if (value === undefined) return undefined;
-        const at = key(query, slots);
-        return at === undefined ? undefined : lookup(value, at);
-      };
+      getter = followStep(getter, compile(step));
+      at++;
     }
   }
   return getter;
+}
+
+/** Follows constant keys in a row. */
+function followKeys(start: Getter, keys: readonly Value[]): Getter {
+  const [key] = keys;
+  if (keys.length === 1) {
+    return (query, slots) => {
+      const value = start(query, slots);
+      return value === undefined ? undefined : lookup(value, key!);
+    };
+  }
+  return (query, slots) => {
+    let value = start(query, slots);
+    for (let at = 0; at < keys.length && value !== undefined; at++) value = lookup(value, keys[at]!);
+    return value;
+  };
+}
+
+function followStep(start: Getter, key: Getter): Getter {
+  return (query, slots) => {
+    const value = start(query, slots);
+    if (value === undefined) return undefined;
+    const at = key(query, slots);
+    return at === undefined ? undefined : lookup(value, at);
+  };
 }
 
 // What can be inlined

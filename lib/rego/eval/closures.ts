@@ -7,9 +7,7 @@ export type Slots = (Value | undefined)[];
 
 /** Slots for an activation, all undefined. */
 export function newSlots(size: number): Slots {
-  const slots: Slots = [];
-  slots.length = size;
-  return slots;
+  return new Array<Value | undefined>(size);
 }
 
 /** Reads a value; undefined is Rego's undefined. */

@@ -55,6 +55,8 @@ export class Query implements Documents, BuiltinContext {
   readonly base: RegoObject;
   readonly limits: RegoLimits;
   readonly strict: boolean;
+  /** False if nobody will read what is printed: then arguments of `print` are not even evaluated. */
+  readonly keepsPrints: boolean;
   readonly regexes: RegexCache;
   readonly trace: TraceRecorder | undefined;
   readonly observer: EvaluationObserver | undefined;
@@ -84,6 +86,7 @@ export class Query implements Documents, BuiltinContext {
     readonly input: Value | undefined;
     readonly limits: RegoLimits;
     readonly strict: boolean;
+    readonly keepsPrints: boolean;
     readonly regexes: RegexCache;
     readonly clock: Clock | undefined;
     readonly random: Random | undefined;
@@ -95,6 +98,7 @@ export class Query implements Documents, BuiltinContext {
     this.input = options.input;
     this.limits = options.limits;
     this.strict = options.strict;
+    this.keepsPrints = options.keepsPrints;
     this.regexes = options.regexes;
     this.trace = options.trace;
     this.observer = options.observer;

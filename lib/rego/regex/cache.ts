@@ -95,23 +95,34 @@ function checkSize(regex: Regex, limits: RegexLimits): void {
   if (regex.size > limits.maxRegexProgram) throw tooLarge(regex.size, limits);
 }
 
-/** Compiled patterns by text; the least recently used one goes first. A pattern that does not compile is kept as well. */
+/**
+ * Compiled patterns by text, in two generations: what is used moves to the younger one, and when that is full the older one
+ * is forgotten. So the least used ones go, and a hit costs one lookup. A pattern that does not compile is kept as well.
+ */
 export class RegexCache {
-  readonly #maxSize: number;
-  readonly #compiled = new Map<string, Regex | RegexSyntaxError>();
+  readonly #half: number;
+  #young = new Map<string, Regex | RegexSyntaxError>();
+  #old = new Map<string, Regex | RegexSyntaxError>();
 
   constructor(maxSize: number) {
-    this.#maxSize = maxSize;
+    this.#half = Math.max(1, Math.floor(maxSize / 2));
   }
 
   get size(): number {
-    return this.#compiled.size;
+    return this.#young.size + this.#old.size;
   }
 
   /** @throws {RegexSyntaxError}; {RegoError} ERR_REGO_LIMIT_REGEX */
   get(pattern: string, limits: RegexLimits): Regex {
     checkLength(pattern, limits);
-    let entry = this.#compiled.get(pattern);
+    const entry = this.#young.get(pattern) ?? this.#find(pattern, limits);
+    if (entry instanceof RegexSyntaxError) throw entry;
+    checkSize(entry, limits);
+    return entry;
+  }
+
+  #find(pattern: string, limits: RegexLimits): Regex | RegexSyntaxError {
+    let entry = this.#old.get(pattern);
     if (entry === undefined) {
       try {
         entry = new Regex(pattern, limits);
@@ -119,13 +130,14 @@ export class RegexCache {
         if (!(error instanceof RegexSyntaxError)) throw error;
         entry = error;
       }
-      if (this.#compiled.size >= this.#maxSize) this.#compiled.delete(this.#compiled.keys().next().value!);
     } else {
-      this.#compiled.delete(pattern);
+      this.#old.delete(pattern);
     }
-    this.#compiled.set(pattern, entry);
-    if (entry instanceof RegexSyntaxError) throw entry;
-    checkSize(entry, limits);
+    if (this.#young.size >= this.#half) {
+      this.#old = this.#young;
+      this.#young = new Map();
+    }
+    this.#young.set(pattern, entry);
     return entry;
   }
 }

@@ -21,6 +21,8 @@ const MAX_PROGRAM = 1000;
 /** Splits times positions of one text: entries to remember what was tried, and a bound on the branches that wait. */
 const MAX_VISITED = 256 * 1024;
 
+const NOTHING_VISITED: Uint32Array<ArrayBuffer> = new Uint32Array(0);
+
 /** Marks an entry of the waiting branches that restores a capture instead of trying a branch. */
 const RESTORE = -1;
 
@@ -36,6 +38,16 @@ export class Matcher {
   readonly #groups: number;
   readonly #anchored: boolean;
   readonly #capturesAreClear: boolean;
+  /** The one text that matches, if there is but one: `^literal$`. */
+  readonly #exact: string | undefined;
+  // Scratch that all matches of this pattern share: allocating it anew costs more than most matches.
+  /** For each split and position of the text the number of the search that tried it last. */
+  #visited = NOTHING_VISITED;
+  #search = 0;
+  /** Branches that wait, as position and instruction; or a position, a capture and RESTORE. */
+  readonly #waiting: number[] = [];
+  readonly #captures: number[];
+  #steps = 0;
 
   private constructor(assembler: Assembler, tree: Node) {
     this.#program = assembler.finish();
@@ -43,6 +55,9 @@ export class Matcher {
     this.#groups = assembler.groups;
     this.#anchored = this.#program[0]?.op === "begin";
     this.#capturesAreClear = !hasUnclearCaptures(tree);
+    const [first, second, third] = this.#program;
+    this.#exact = first?.op === "begin" && second?.op === "text" && third?.op === "end" && this.#program.length === 4 ? second.text : undefined;
+    this.#captures = new Array<number>(2 * (this.#groups + 1)).fill(-1);
   }
 
   /** The matcher of a pattern, or undefined if the pattern is beyond its subset. */
@@ -60,8 +75,9 @@ export class Matcher {
 
   /** @returns undefined if the text is too long for this matcher */
   test(text: string): boolean | undefined {
-    if (!this.#takes(text)) return undefined;
-    return new Run(this.#program, text, this.#splits, undefined).first(0, this.#anchored);
+    if (this.#exact !== undefined) return text === this.#exact;
+    if (this.#splits * (text.length + 1) > MAX_VISITED) return undefined;
+    return this.#first(text, 0);
   }
 
   /**
@@ -71,81 +87,64 @@ export class Matcher {
    * @returns undefined if the text or the pattern's captures are beyond this matcher
    */
   findAll(text: string, count: number, meter: Meter): readonly (readonly number[])[] | undefined {
-    if (!this.#takes(text) || !this.#capturesAreClear) return undefined;
+    if (this.#splits * (text.length + 1) > MAX_VISITED || !this.#capturesAreClear) return undefined;
     const found: (readonly number[])[] = [];
     const limit = count < 0 ? Infinity : count;
-    const captures = new Array<number>(2 * (this.#groups + 1)).fill(-1);
-    const run = new Run(this.#program, text, this.#splits, captures);
     let at = 0;
     let previousEnd = -1;
     while (found.length < limit && at <= text.length) {
-      const before = run.steps;
-      const holds = run.first(at, this.#anchored);
-      meter.work((run.steps - before) >> 6);
+      this.#steps = 0;
+      const holds = this.#first(text, at);
+      meter.work(this.#steps >> 6);
       if (!holds) break;
-      const [start, end] = captures as [number, number];
+      const [start, end] = this.#captures as [number, number];
       const isRepeat = end === at && start === previousEnd;
       at = end === at ? at + (isPair(text, at) ? 2 : 1) : end;
       previousEnd = end;
-      if (!isRepeat) found.push(captures.slice());
+      if (!isRepeat) found.push(this.#captures.slice());
     }
     return found;
   }
 
-  #takes(text: string): boolean {
-    return this.#splits * (text.length + 1) <= MAX_VISITED;
-  }
-}
-
-/** A program at work on one text. */
-class Run {
-  readonly #program: readonly Instruction[];
-  readonly #text: string;
-  readonly #captures: number[] | undefined;
-  /** For each split and position the number of the search that tried it last. */
-  readonly #visited: Uint32Array | undefined;
-  #search = 0;
-  /** Instructions run so far. */
-  steps = 0;
-
-  constructor(program: readonly Instruction[], text: string, splits: number, captures: number[] | undefined) {
-    this.#program = program;
-    this.#text = text;
-    this.#captures = captures;
-    this.#visited = splits === 0 ? undefined : new Uint32Array(splits * (text.length + 1));
-  }
-
   /** Looks for the first match that starts at a position or behind it; the captures are then those of that match. */
-  first(from: number, anchored: boolean): boolean {
-    const text = this.#text;
-    this.#search++;
-    if (anchored) return from === 0 && this.#at(0);
+  #first(text: string, from: number): boolean {
+    const entries = this.#splits * (text.length + 1);
+    if (entries > this.#visited.length) this.#visited = new Uint32Array(entries);
+    // The numbers go on from search to search, so that old entries mean nothing; before they run out, all are forgotten.
+    if (++this.#search > 0xffff_fff0) {
+      this.#visited.fill(0);
+      this.#search = 1;
+    }
+    if (this.#anchored) return from === 0 && this.#at(text, 0);
     for (let start = from; start <= text.length; start++) {
       // No match starts inside a pair of surrogates: it is one character.
       if (start > 0 && isPair(text, start - 1)) continue;
-      if (this.#at(start)) return true;
+      if (this.#at(text, start)) return true;
     }
     return false;
   }
 
-  #at(start: number): boolean {
+  #at(text: string, start: number): boolean {
     const program = this.#program;
-    const text = this.#text;
-    const captures = this.#captures;
     const positions = text.length + 1;
-    // Branches that wait, as pairs of instruction and position; or RESTORE, a slot and the position it had.
-    const waiting: number[] = [];
-    captures?.fill(-1);
-    if (captures !== undefined) captures[0] = start;
+    const captures = this.#captures;
+    const visited = this.#visited;
+    const search = this.#search;
+    const waiting = this.#waiting;
+    if (this.#groups > 0) captures.fill(-1);
+    captures[0] = start;
     let pc = 0;
     let at = start;
+    let steps = 0;
     for (;;) {
-      this.steps++;
+      steps++;
       const instruction = program[pc]!;
       let holds = true;
       switch (instruction.op) {
         case "match":
-          if (captures !== undefined) captures[1] = at;
+          captures[1] = at;
+          waiting.length = 0;
+          this.#steps += steps;
           return true;
         case "text":
           holds = text.startsWith(instruction.text, at);
@@ -171,27 +170,28 @@ class Run {
           pc = instruction.to;
           break;
         case "save":
-          if (captures !== undefined) {
-            waiting.push(instruction.slot, captures[instruction.slot]!, RESTORE);
-            captures[instruction.slot] = at;
-          }
+          waiting.push(captures[instruction.slot]!, instruction.slot, RESTORE);
+          captures[instruction.slot] = at;
           pc++;
           break;
         case "split": {
           const entry = instruction.index * positions + at;
-          holds = this.#visited![entry] !== this.#search;
-          this.#visited![entry] = this.#search;
+          holds = visited[entry] !== search;
+          visited[entry] = search;
           if (holds) waiting.push(at, instruction.lazy ? pc + 1 : instruction.other);
           pc = instruction.lazy ? instruction.other : pc + 1;
         }
       }
       if (holds) continue;
       for (;;) {
-        if (waiting.length === 0) return false;
+        if (waiting.length === 0) {
+          this.#steps += steps;
+          return false;
+        }
         pc = waiting.pop()!;
         at = waiting.pop()!;
         if (pc !== RESTORE) break;
-        captures![waiting.pop()!] = at;
+        captures[at] = waiting.pop()!;
       }
     }
   }

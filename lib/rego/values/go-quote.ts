@@ -1,8 +1,18 @@
 /** A Go string literal (`strconv.Quote`): how OPA prints strings inside composite values and for `%q`. */
 export function quoteGo(text: string): string {
+  if (isPlain(text)) return `"${text}"`;
   let quoted = '"';
   for (const char of text) quoted += quoteChar(char, '"');
   return `${quoted}"`;
+}
+
+/** True for printable ASCII without quotes and backslashes: most strings, which need no look at each character. */
+function isPlain(text: string): boolean {
+  for (let at = 0; at < text.length; at++) {
+    const unit = text.charCodeAt(at);
+    if (unit < 0x20 || unit > 0x7e || unit === 0x22 || unit === 0x5c) return false;
+  }
+  return true;
 }
 
 /** The Go rune literal of a code point (`%q` of an integer). */

@@ -67,7 +67,7 @@ export class RegoObject {
 
   /** The value of a key, or undefined. */
   get(key: Value): Value | undefined {
-    if (isPrimitive(key)) return this.#primitive.get(key);
+    if (typeof key === "string" || isPrimitive(key)) return this.#primitive.get(key);
     return this.#composite?.get(identity(key))?.[1];
   }
 
