@@ -12,6 +12,8 @@ export interface CliContext {
   /** Progress and messages. */
   readonly stderr: CliOutput;
   readonly clock: Clock;
+  /** Milliseconds, with fractions, on a clock that never goes back: for durations, not for dates. */
+  elapsed(): number;
   readonly random: Random;
   /** Aborted by SIGINT or SIGTERM: a verb that stays ends what it started and returns. */
   readonly signal: AbortSignal;

@@ -31,6 +31,7 @@ const context: CliContext = {
   stdout: { isTerminal: process.stdout.isTTY, write: (text) => void process.stdout.write(text) },
   stderr: { isTerminal: process.stderr.isTTY, write: (text) => void process.stderr.write(text) },
   clock: systemClock,
+  elapsed: () => performance.now(),
   random: systemRandom,
   signal: controller.signal,
 };

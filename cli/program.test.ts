@@ -22,6 +22,7 @@ async function cli(cwd: string, ...argv: readonly string[]): Promise<Ran> {
     stdout: { isTerminal: false, write: (text) => void (written.stdout += text) },
     stderr: { isTerminal: false, write: (text) => void (written.stderr += text) },
     clock: { now: () => 0 },
+    elapsed: () => 0,
     random: { bytes: (length) => new Uint8Array(length) },
     signal: new AbortController().signal,
   };

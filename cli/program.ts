@@ -1,6 +1,8 @@
 import { Command, CommanderError, Option } from "commander";
 import { EXIT, VERSION, type CliContext } from "./context.ts";
 import { formatError } from "./diagnostic.ts";
+import { repeatable } from "./options.ts";
+import { addRegoVerbs } from "./rego/commands.ts";
 
 /** Options that every verb has. */
 export interface GlobalOptions {
@@ -11,6 +13,14 @@ export interface GlobalOptions {
 
 /** What a verb's module exports: it gets its options and operands, and returns the exit code. */
 export type Verb<O> = (options: O & GlobalOptions, operands: readonly string[], context: CliContext) => Promise<number>;
+
+/** Declares a verb of a command; its module is loaded only when it is called. */
+export type DeclareVerb = <O extends object>(
+  usage: string,
+  summary: string,
+  examples: readonly string[],
+  load: () => Promise<{ readonly run: Verb<O> }>,
+) => Command;
 
 /** Runs one command line; never throws and never ends the process. Returns the exit code. */
 export async function runCli(argv: readonly string[], context: CliContext): Promise<number> {
@@ -45,24 +55,26 @@ function build(context: CliContext, outcome: { exit: number }): Command {
     .showHelpAfterError("(sealpod --help lists the commands)")
     .addHelpText("after", "\nFirst time here: sealpod demo\nExit codes: 0 ok, 1 failed, 2 usage, 3 refused by policy. Every verb has --help with examples.");
 
-  /** Declares a verb whose module is loaded only when it is called. */
-  const verb = <O extends object>(usage: string, summary: string, examples: readonly string[], load: () => Promise<{ readonly run: Verb<O> }>): Command => {
-    const command = program
-      .command(usage)
-      .description(summary)
-      .helpOption("-h, --help", "show help")
-      .exitOverride()
-      .option("--state <dir>", "state directory (default: $SEALPOD_HOME or ~/.sealpod)")
-      .option("--json", "print the result as JSON")
-      .option("--debug", "print stack traces of errors")
-      .showHelpAfterError(`(sealpod ${usage} --help shows the flags and examples)`)
-      .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
-    command.action(async () => {
-      const { run } = await load();
-      outcome.exit = await run(command.opts<O & GlobalOptions>(), command.args, context);
-    });
-    return command;
-  };
+  const verbsOf =
+    (parent: Command, prefix: string): DeclareVerb =>
+    <O extends object>(usage: string, summary: string, examples: readonly string[], load: () => Promise<{ readonly run: Verb<O> }>): Command => {
+      const command = parent
+        .command(usage)
+        .description(summary)
+        .helpOption("-h, --help", "show help")
+        .exitOverride()
+        .option("--json", "print the result as JSON")
+        .option("--debug", "print stack traces of errors")
+        .showHelpAfterError(`(${prefix} ${usage} --help shows the flags and examples)`)
+        .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+      command.action(async () => {
+        const { run } = await load();
+        outcome.exit = await run(command.opts<O & GlobalOptions>(), command.args, context);
+      });
+      return command;
+    };
+  const declare = verbsOf(program, "sealpod");
+  const verb: DeclareVerb = (...declaration) => declare(...declaration).option("--state <dir>", "state directory (default: $SEALPOD_HOME or ~/.sealpod)");
 
   verb(
     "genpolicy",
@@ -193,10 +205,12 @@ function build(context: CliContext, outcome: { exit: number }): Command {
     .option("--keep <dir>", "leave every artefact here for other tools to check")
     .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)");
 
-  return program;
-}
+  const rego = program
+    .command("rego")
+    .description("Evaluate, check, test, format and measure Rego policies with the engine of the agent.")
+    .helpOption("-h, --help", "show help")
+    .showHelpAfterError("(sealpod rego --help lists the commands)");
+  addRegoVerbs(verbsOf(rego, "sealpod rego"));
 
-/** An option that may be given several times. */
-function repeatable(flags: string, description: string): Option {
-  return new Option(flags, description).argParser((value: string, previous: readonly string[] | undefined) => [...(previous ?? []), value]);
+  return program;
 }

@@ -1,7 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
-import { decodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
+import { concatBytes, decodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
 import type { CliContext } from "./context.ts";
 import { CliError } from "./errors.ts";
 import type { GlobalOptions } from "./program.ts";
@@ -60,6 +60,21 @@ export async function readIfPresent(path: string, limit: number, context: CliCon
   if (found === undefined) return undefined;
   if (found.size > limit) throw new CliError("ERR_CLI_FILE", `${path} has ${found.size} bytes, more than ${limit}`);
   return readFile(full);
+}
+
+/**
+ * All of standard input.
+ * @throws {CliError} ERR_CLI_FILE if it has more than `limit` bytes
+ */
+export async function readStdin(context: CliContext, limit: number = MAX_TEXT): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of context.stdin) {
+    size += chunk.length;
+    if (size > limit) throw new CliError("ERR_CLI_FILE", `standard input has more than ${limit} bytes`);
+    chunks.push(chunk);
+  }
+  return concatBytes(...chunks);
 }
 
 /** Directories of the layouts that were named, or the state directory's images. */

@@ -1,12 +1,11 @@
 import { readdir, readFile, stat } from "node:fs/promises";
-import { concatBytes, jsonLogger, type LogLevel } from "@sealpod/core";
+import { jsonLogger, type LogLevel } from "@sealpod/core";
 import { DATA_DIRECTORY, runGenpolicy, type GenpolicyOptions, type GenpolicyPorts } from "@sealpod/genpolicy";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
 import { openLayout } from "@sealpod/oci";
 import { EXIT, VERSION, type CliContext } from "../context.ts";
-import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
-import { layoutDirectories, pathOf, readIfPresent } from "../workspace.ts";
+import { layoutDirectories, pathOf, readIfPresent, readStdin } from "../workspace.ts";
 
 /** `sealpod genpolicy`. */
 export const run: Verb<GenpolicyOptions> = async (options, _operands, context) => {
@@ -36,16 +35,7 @@ function portsOf(context: CliContext): GenpolicyPorts {
       const mode = (await stat(full).catch(() => undefined))?.mode ?? 0o644;
       await writeFileAtomic(full, bytes, mode & 0o777);
     },
-    readStdin: async (limit) => {
-      const chunks: Uint8Array[] = [];
-      let size = 0;
-      for await (const chunk of context.stdin) {
-        size += chunk.length;
-        if (size > limit) throw new CliError("ERR_CLI_FILE", `standard input has more than ${limit} bytes`);
-        chunks.push(chunk);
-      }
-      return concatBytes(...chunks);
-    },
+    readStdin: async (limit) => readStdin(context, limit),
     writeStdout: (text) => context.stdout.write(text),
     writeStderr: (line) => context.stderr.write(`${line}\n`),
     readDefault: async (name) => readFile(new URL(name, DATA_DIRECTORY)),

@@ -4,17 +4,23 @@
  */
 import type { Builtin } from "@sealpod/rego";
 import { awsBuiltins } from "./aws.ts";
-import { certificatesBuiltins } from "./certificates.ts";
-import { formatsBuiltins } from "./formats.ts";
-import { graphqlBuiltins } from "./graphql.ts";
+import { certificatesBuiltins } from "./certificates/certificates.ts";
+import { formatsBuiltins } from "./formats/formats.ts";
+import { graphqlBuiltins } from "./graphql/graphql.ts";
+import { graphBuiltins } from "./graphs.ts";
 import { identifiersBuiltins } from "./identifiers.ts";
-import { netBuiltins } from "./net.ts";
-import { schemaBuiltins } from "./schema.ts";
-import { tokensBuiltins } from "./tokens.ts";
+import { netBuiltins } from "./net/net.ts";
+import { patternBuiltins } from "./patterns.ts";
+import { schemaBuiltins } from "./schema/schema.ts";
+import { timeBuiltins } from "./time/time.ts";
+import { tokensBuiltins } from "./tokens/tokens.ts";
 
 /** For the option `builtins` of `compile`. */
 export const EXTENDED_BUILTINS: readonly Builtin[] = [
   netBuiltins,
+  timeBuiltins,
+  patternBuiltins,
+  graphBuiltins,
   identifiersBuiltins,
   formatsBuiltins,
   schemaBuiltins,

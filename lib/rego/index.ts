@@ -14,3 +14,4 @@ export type { Trace, TraceEntry, TraceFailure, TraceOperand } from "./trace.ts";
 export * from "./builtins/extension.ts";
 export type { EvaluationObserver, Place } from "./observer.ts";
 export type { Negation } from "./analysis/lower.ts";
+export { formatModule, type FormatOptions } from "./format/format.ts";

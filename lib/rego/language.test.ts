@@ -426,3 +426,24 @@ describe("negation: the answers of OPA and, on request, of regorus", () => {
     }
   });
 });
+
+describe("null is a value", () => {
+  it.each<[string, unknown]>([
+    ["p := f(1)\nf(x) := null if x == 1\nf(x) := 2 if x == 2", null],
+    ["p := f(1)\nf(x) := null if x == 1\ndefault f(_) := 3", null],
+    ["default p := 1\np := null if true\np := null if 1 == 1", null],
+    ["p := null if true else := 1", null],
+    ['p := object.get({"a": null}, "a", 1)', null],
+    ['p := object.get({"a": {"b": null}}, ["a", "b"], 1)', null],
+    ['p := object.get({"a": {"b": null}}, ["a", "b", "c"], 1)', 1],
+    ["p := [x | x := [null, 1][_]]", [null, 1]],
+    ['p := {"a": null}.a', null],
+    ["p contains x if { some x in [null] }", [null]],
+  ])("%s", (rules, value) => {
+    expect(valueOf(rules)).toEqual(value);
+  });
+
+  it("two values of a function conflict if one is null", () => {
+    expect(codeOf(() => valueOf("p := f(1)\nf(x) := null if x == 1\nf(x) := 2 if x < 2"))).toBe("ERR_REGO_CONFLICT");
+  });
+});

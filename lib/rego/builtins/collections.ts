@@ -41,12 +41,10 @@ export const collectionBuiltins: readonly Builtin[] = [
   define(
     "set_diff",
     2,
-    (args) =>
-      RegoSet.of(
-        set(args, 0)
-          .items()
-          .filter((item) => !set(args, 1).has(item)),
-      ),
+    (args) => {
+      const [from, removed] = [set(args, 0), set(args, 1)];
+      return RegoSet.of(from.items().filter((item) => !removed.has(item)));
+    },
     { deprecated: true },
   ),
   define("max", 1, (args) =>

@@ -1,5 +1,5 @@
 import type { PatchStep, RegoArray, Value } from "../values/index.ts";
-import { applyPatch, equalValues, isArray, keyText, lookup, parsePointer, PatchError, RegoObject, RegoSet, typeName } from "../values/index.ts";
+import { applyPatch, equalValues, isArray, lookup, parsePointer, PatchError, RegoObject, RegoSet, typeName } from "../values/index.ts";
 import type { Builtin, BuiltinContext } from "./builtin.ts";
 import { array, BuiltinError, builtinError, define, object, operandError } from "./builtin.ts";
 
@@ -29,104 +29,88 @@ function paths(args: RegoArray): readonly (readonly Value[])[] {
   const value = args[1]!;
   if (!isArray(value) && !(value instanceof RegoSet)) throw operandError(2, "one of {set, array}", value);
   return (isArray(value) ? value : value.items()).map((path) => {
-    if (typeof path === "string") return parsePointer(trimSlashes(path), true).filter((step, at, all) => all.length > 1 || step !== "" || at > 0);
+    if (typeof path === "string") return pathSteps(path);
     if (isArray(path)) return path;
     throw new BuiltinError("operand", `operand 2 must be one of {set, array} containing string paths or array of path segments but got ${typeName(path)}`);
   });
 }
 
-function trimSlashes(path: string): string {
-  return path.startsWith("/") ? path.slice(1) : path;
+/** Steps of a path in text: all slashes in front are dropped, and `/` alone names the empty key. */
+function pathSteps(path: string): readonly string[] {
+  let start = 0;
+  while (path[start] === "/") start++;
+  return start > 0 && start === path.length ? [""] : parsePointer(path.slice(start), true);
 }
 
-/** A tree of steps; a leaf takes the whole value. */
-interface Steps {
-  readonly children: Map<Value, Steps>;
-  whole: boolean;
-}
-
-function stepTree(list: readonly (readonly Value[])[]): Steps {
-  const root: Steps = { children: new Map(), whole: false };
+/** A tree of steps, as objects in an object; null takes the whole value. A path without steps adds nothing. */
+function stepTree(list: readonly (readonly Value[])[], context: BuiltinContext): RegoObject {
+  const root = new RegoObject();
   for (const path of list) {
-    let node = root;
-    for (const step of path) {
-      if (node.whole) break;
-      let child = node.children.get(step);
-      if (child === undefined) {
-        child = { children: new Map(), whole: false };
-        node.children.set(step, child);
-      }
+    context.work(path.length);
+    let node: Value = root;
+    path.forEach((step, at) => {
+      if (!(node instanceof RegoObject)) return;
+      const known: Value | undefined = node.get(step);
+      const child: Value = at === path.length - 1 ? null : known === undefined ? new RegoObject() : known;
+      node.put(step, child);
       node = child;
-    }
-    node.whole = true;
-    node.children.clear();
+    });
   }
   return root;
 }
 
-/** A step of a path as a key of a value: indexes of arrays may be text. */
-function childSteps(steps: Steps, key: Value, inArray: boolean): Steps | undefined {
-  return steps.children.get(key) ?? (inArray || typeof key === "number" ? steps.children.get(keyText(key)) : undefined);
-}
-
-function keep(value: Value, steps: Steps): Value | undefined {
-  if (steps.whole) return value;
+/** Takes out of a value what the steps name. Indexes of arrays are text; keys and items of sets are themselves. */
+function keep(value: Value, steps: Value, context: BuiltinContext): Value {
+  if (!(steps instanceof RegoObject)) return value;
+  context.work(1 + sizeOf(value));
   if (value instanceof RegoObject) {
     const kept = new RegoObject();
     for (const [key, item] of value.entries()) {
-      const below = childSteps(steps, key, false);
-      const inner = below === undefined ? undefined : keep(item, below);
-      if (inner !== undefined) kept.put(key, inner);
+      const below = steps.get(key);
+      if (below !== undefined) kept.put(key, keep(item, below, context));
     }
     return kept;
   }
   if (isArray(value)) {
-    const kept: Value[] = [];
-    value.forEach((item, at) => {
-      const below = childSteps(steps, at, true);
-      const inner = below === undefined ? undefined : keep(item, below);
-      if (inner !== undefined) kept.push(inner);
+    return value.flatMap((item, at) => {
+      const below = steps.get(String(at));
+      return below === undefined ? [] : [keep(item, below, context)];
     });
-    return kept;
   }
   if (value instanceof RegoSet) {
     const kept = new RegoSet();
     for (const item of value.items()) {
-      const below = childSteps(steps, item, false);
-      const inner = below === undefined ? undefined : keep(item, below);
-      if (inner !== undefined) kept.add(inner);
+      const below = steps.get(item);
+      if (below !== undefined) kept.add(keep(item, below, context));
     }
     return kept;
   }
-  return undefined;
+  return value;
 }
 
-function drop(value: Value, steps: Steps): Value | undefined {
-  if (steps.whole) return undefined;
-  if (steps.children.size === 0) return value;
+/** Leaves out of a value what the steps name; undefined if that is all of it. */
+function drop(value: Value, steps: Value | undefined, context: BuiltinContext): Value | undefined {
+  if (steps === null) return undefined;
+  if (!(steps instanceof RegoObject)) return value;
+  context.work(1 + sizeOf(value));
   if (value instanceof RegoObject) {
     const left = new RegoObject();
     for (const [key, item] of value.entries()) {
-      const below = childSteps(steps, key, false);
-      const inner = below === undefined ? item : drop(item, below);
+      const inner = drop(item, steps.get(key), context);
       if (inner !== undefined) left.put(key, inner);
     }
     return left;
   }
   if (isArray(value)) {
-    const left: Value[] = [];
-    value.forEach((item, at) => {
-      const below = childSteps(steps, at, true);
-      const inner = below === undefined ? item : drop(item, below);
-      if (inner !== undefined) left.push(inner);
+    return value.flatMap((item, at) => {
+      const inner = drop(item, steps.get(String(at)), context);
+      return inner === undefined ? [] : [inner];
     });
-    return left;
   }
   if (value instanceof RegoSet) {
     const left = new RegoSet();
     for (const item of value.items()) {
-      const below = childSteps(steps, item, false);
-      const inner = below === undefined ? item : drop(item, below);
+      const inner = drop(item, steps.get(item), context);
       if (inner !== undefined) left.add(inner);
     }
     return left;
@@ -168,13 +152,12 @@ export const objectBuiltins: readonly Builtin[] = [
   define("object.get", 3, (args) => {
     const value = object(args, 0);
     const path = args[1]!;
-    if (!isArray(path)) return value.get(path) ?? args[2];
     let found: Value | undefined = value;
-    for (const step of path) {
+    for (const step of isArray(path) ? path : [path]) {
       if (found === undefined) break;
       found = lookup(found, step);
     }
-    return found ?? args[2];
+    return found === undefined ? args[2] : found;
   }),
   define("object.keys", 1, (args) => RegoSet.of(object(args, 0).keys())),
   define("object.union", 2, (args, context) => mergeObjects(object(args, 0), object(args, 1), context)),
@@ -193,8 +176,8 @@ export const objectBuiltins: readonly Builtin[] = [
     return RegoObject.of([...object(args, 0).entries()].filter(([key]) => keys().has(key)));
   }),
   define("object.subset", 2, ([a, b], context) => isSubset(a!, b!, context)),
-  define("json.filter", 2, (args) => keep(object(args, 0), stepTree(paths(args)))),
-  define("json.remove", 2, (args) => drop(object(args, 0), stepTree(paths(args)))),
+  define("json.filter", 2, (args, context) => keep(object(args, 0), stepTree(paths(args), context), context)),
+  define("json.remove", 2, (args, context) => drop(object(args, 0), stepTree(paths(args), context), context)),
   define("json.patch", 2, (args, context) => {
     const patches = array(args, 1);
     context.work(patches.length * (1 + (sizeOf(args[0]!) >> 2)));

@@ -1,7 +1,7 @@
 import type { BuiltinContext, Builtin } from "./builtin.ts";
 import type { RegoArray, Value } from "../values/index.ts";
 import { formatValue, isArray, RegoSet } from "../values/index.ts";
-import { BuiltinError, builtinError, collection, define, integer, object, operandError, string } from "./builtin.ts";
+import { array, BuiltinError, builtinError, collection, define, integer, object, operandError, string } from "./builtin.ts";
 import { codePointCount, codePoints } from "./collections.ts";
 import { sprintf } from "./sprintf.ts";
 
@@ -219,14 +219,16 @@ export const stringBuiltins: readonly Builtin[] = [
     context.allocate(text.length);
     return text;
   }),
-  define("internal.template_string", 1, ([parts], context) => {
+  define("internal.template_string", 1, (args, context) => {
     let text = "";
-    for (const part of parts as RegoArray) {
+    for (const part of array(args, 0)) {
       if (typeof part === "string") {
         text += part;
         continue;
       }
-      const [value, second] = (part as RegoSet).items();
+      // A policy can call this too, with anything.
+      if (!(part instanceof RegoSet)) throw operandError(1, "array of strings and sets", part);
+      const [value, second] = part.items();
       if (second !== undefined) throw builtinError("an expression in a template string has more than one value");
       text += value === undefined ? "<undefined>" : typeof value === "string" ? value : formatValue(value);
       context.allocate(text.length);

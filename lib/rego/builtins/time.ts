@@ -1,7 +1,7 @@
-import type { RegoArray, Value } from "../values/index.ts";
-import { isArray, normalizeInteger } from "../values/index.ts";
+import type { Value } from "../values/index.ts";
+import { normalizeInteger } from "../values/index.ts";
 import type { Builtin } from "./builtin.ts";
-import { BuiltinError, builtinError, define, integer, operandError, string } from "./builtin.ts";
+import { builtinError, define, string } from "./builtin.ts";
 
 const NANOSECONDS_PER_MILLISECOND = 1_000_000n;
 const NANOSECONDS_PER_SECOND = 1_000_000_000n;
@@ -61,27 +61,6 @@ export function parseRfc3339(text: string): bigint | undefined {
   return seconds * NANOSECONDS_PER_SECOND + BigInt(fraction.slice(0, 9).padEnd(9, "0"));
 }
 
-/** Nanoseconds of an operand: a number, or an array of a number and a time zone, of which only UTC is known here. */
-function timeOperand(args: RegoArray, at: number): bigint {
-  const value = args[at]!;
-  if (!isArray(value)) return BigInt(integer(args, at));
-  const [time, zone] = value;
-  if ((typeof time !== "number" && typeof time !== "bigint") || typeof zone !== "string")
-    throw operandError(at + 1, "either number (ns) or [number (ns), string (tz)]", value);
-  if (zone !== "UTC" && zone !== "") throw builtinError(`time zone ${JSON.stringify(zone)} is not known here: only UTC is`);
-  return BigInt(integer([time], 0));
-}
-
-function dateOf(args: RegoArray): { readonly date: Date; readonly nanoseconds: bigint } {
-  const time = timeOperand(args, 0);
-  checked(time);
-  let milliseconds = time / NANOSECONDS_PER_MILLISECOND;
-  if (time < 0n && time % NANOSECONDS_PER_MILLISECOND !== 0n) milliseconds--;
-  return { date: new Date(Number(milliseconds)), nanoseconds: ((time % NANOSECONDS_PER_SECOND) + NANOSECONDS_PER_SECOND) % NANOSECONDS_PER_SECOND };
-}
-
-const WEEKDAYS: readonly string[] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-
 const UNITS: ReadonlyMap<string, bigint> = new Map([
   ["ns", 1n],
   ["us", 1000n],
@@ -122,7 +101,10 @@ function parseDuration(text: string): bigint | undefined {
   return negative ? -total : total;
 }
 
-/** Times, in UTC. The current time is the caller's clock; without one it is undefined. */
+/**
+ * The clock and times in RFC 3339; zones, layouts and calendars are in `@sealpod/rego-extended`. The current time is the
+ * caller's clock; without one it is undefined.
+ */
 export const timeBuiltins: readonly Builtin[] = [
   define("time.now_ns", 0, (_args, context) => {
     const now = context.now();
@@ -139,22 +121,5 @@ export const timeBuiltins: readonly Builtin[] = [
     const duration = parseDuration(text);
     if (duration === undefined) throw builtinError(`time: invalid duration ${JSON.stringify(text)}`);
     return checked(duration);
-  }),
-  define("time.date", 1, (args) => {
-    const { date } = dateOf(args);
-    return [date.getUTCFullYear(), date.getUTCMonth() + 1, date.getUTCDate()];
-  }),
-  define("time.clock", 1, (args) => {
-    const { date } = dateOf(args);
-    return [date.getUTCHours(), date.getUTCMinutes(), date.getUTCSeconds()];
-  }),
-  define("time.weekday", 1, (args) => WEEKDAYS[dateOf(args).date.getUTCDay()]!),
-  define("time.add_date", 4, (args) => {
-    const { date, nanoseconds } = dateOf(args);
-    const [years, months, days] = [Number(integer(args, 1)), Number(integer(args, 2)), Number(integer(args, 3))];
-    const moved = new Date(date);
-    moved.setUTCFullYear(date.getUTCFullYear() + years, date.getUTCMonth() + months, date.getUTCDate() + days);
-    if (Number.isNaN(moved.getTime())) throw new BuiltinError("builtin", "time outside of valid range");
-    return checked(BigInt(Math.floor(moved.getTime() / 1000)) * NANOSECONDS_PER_SECOND + nanoseconds);
   }),
 ];

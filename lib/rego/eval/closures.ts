@@ -7,6 +7,7 @@ export type Slots = (Value | undefined)[];
 
 /** Slots for an activation, all undefined. */
 export function newSlots(size: number): Slots {
+  // oxlint-disable-next-line unicorn/no-new-array -- runs for every call; the ways around it take several times as long
   return new Array<Value | undefined>(size);
 }
 

@@ -100,7 +100,8 @@ function compileSingleValue(program: Program, group: RuleGroup, message: string)
         if (value === undefined) value = found;
         else if (!equalValues(value, found)) throw conflict(message, places[at]!.source, places[at]!.at);
       }
-      return value ?? fallback?.(query, slots);
+      // Null is a value like others here: only undefined makes room for the default.
+      return value === undefined ? fallback?.(query, slots) : value;
     },
   };
 }

@@ -57,7 +57,7 @@ export class Matcher {
     this.#capturesAreClear = !hasUnclearCaptures(tree);
     const [first, second, third] = this.#program;
     this.#exact = first?.op === "begin" && second?.op === "text" && third?.op === "end" && this.#program.length === 4 ? second.text : undefined;
-    this.#captures = new Array<number>(2 * (this.#groups + 1)).fill(-1);
+    this.#captures = Array.from({ length: 2 * (this.#groups + 1) }, () => -1);
   }
 
   /** The matcher of a pattern, or undefined if the pattern is beyond its subset. */

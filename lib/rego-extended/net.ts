@@ -1,4 +1,0 @@
-import type { Builtin } from "@sealpod/rego";
-
-/** Functions of this family. */
-export const netBuiltins: readonly Builtin[] = [];
