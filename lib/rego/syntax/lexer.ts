@@ -32,6 +32,13 @@ export function isDigit(unit: number): boolean {
   return unit >= 0x30 && unit <= 0x39;
 }
 
+/** True for a text that is a name as a whole, keyword or not. */
+export function isName(text: string): boolean {
+  if (text === "" || isDigit(text.charCodeAt(0))) return false;
+  for (let at = 0; at < text.length; at++) if (!isNameStart(text.charCodeAt(at)) && !isDigit(text.charCodeAt(at))) return false;
+  return true;
+}
+
 /** Splits a module into tokens on demand, from any offset. */
 export class Lexer {
   readonly #text: string;

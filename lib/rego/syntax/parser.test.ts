@@ -4,6 +4,7 @@ import type { Module, RegoVersion, Term } from "./ast.ts";
 import { isDiagnostics, parseModule, parseQuery } from "./parser.ts";
 import type { Diagnostic } from "./source.ts";
 import { Source } from "./source.ts";
+import { TokenLog } from "./token-log.ts";
 
 function parse(text: string, version: RegoVersion = "v1"): Module {
   const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS);
@@ -278,5 +279,67 @@ describe("queries", () => {
     expect(body).toHaveLength(3);
     expect(isDiagnostics(parseQuery(new Source("query", ""), DEFAULT_REGO_LIMITS))).toBe(true);
     expect(isDiagnostics(parseQuery(new Source("query", "a b"), DEFAULT_REGO_LIMITS))).toBe(true);
+  });
+});
+
+describe("the token log", () => {
+  function logged(text: string, version: RegoVersion = "v1"): TokenLog {
+    const log = new TokenLog();
+    expect(isDiagnostics(parseModule(new Source("t", text), version, DEFAULT_REGO_LIMITS, log))).toBe(false);
+    return log;
+  }
+
+  /** The tokens that have a role, with it. */
+  function roles(rules: string, version: RegoVersion = "v1"): string {
+    const text = `package t\n${rules}`;
+    const { tokens, roles: known } = logged(text, version);
+    const told = tokens.filter(({ at }) => known.has(at)).map(({ at, end }) => `${text.slice(at, end)}:${known.get(at)}`);
+    return told.slice(1).join(" ");
+  }
+
+  it("has every token once and in order, a template string as one", () => {
+    const text = 'package t\np := $"a {$`b {c}` + 1} d"; # x\nq := {1 | [2], 3}';
+    expect(logged(text).tokens.map(({ at, end }) => text.slice(at, end))).toEqual([
+      "package",
+      "t",
+      "p",
+      ":=",
+      '$"a {$`b {c}` + 1} d"',
+      ";",
+      "q",
+      ":=",
+      "{",
+      "1",
+      "|",
+      "[",
+      "2",
+      "]",
+      ",",
+      "3",
+      "}",
+    ]);
+  });
+
+  it.each<[string, string, RegoVersion]>([
+    ["p contains contains(x, y) if not x in y", "contains:keyword if:keyword not:keyword in:keyword", "v1"],
+    ["in := 1\np { in; {1} }", "{:body", "v0"],
+    ["p if { {1} == {x | x} }", "if:keyword {:body {:comprehension", "v1"],
+    ["p if {1, 2} == {x: [y | y] | z}", "if:keyword {:comprehension [:comprehension", "v1"],
+    ["p := [a | b, c]", "", "v1"],
+    [
+      "p if { every x in y { z with input.if as {} } } else := {1} if q",
+      "if:keyword {:body every:keyword in:keyword {:every with:keyword as:keyword else:keyword if:keyword",
+      "v1",
+    ],
+    ["default p = {}\nq { a } { b }", "default:keyword {:body {:body", "v0"],
+    ["import data.x as y", "import:keyword as:keyword", "v1"],
+  ])("%j: %s", (rules, expected, version) => {
+    expect(roles(rules, version)).toBe(expected);
+  });
+
+  it("knows where statements end", () => {
+    const text = "package t\np if { x := [y | y; z ]; not a with b as c }";
+    const { statementEnds } = logged(text);
+    expect([...statementEnds].map((end) => text.slice(0, end).split(" ").at(-1))).toEqual(["y", "z", "]", "c"]);
   });
 });

@@ -5,12 +5,18 @@ import type { Body, Clause, Expression, Import, Module, RegoVersion, Rule, RuleH
 import type { Token } from "./lexer.ts";
 import { decodeEscapes, isNameStart, Lexer, LexicalError } from "./lexer.ts";
 import type { Diagnostic, Source } from "./source.ts";
+import type { TokenLog, TokenRole } from "./token-log.ts";
 
 /** Words that can never be names. */
 const KEYWORDS: ReadonlySet<string> = new Set(["as", "default", "else", "false", "import", "not", "null", "package", "some", "true", "with"]);
 
 /** Words that are keywords in v1, and in v0 once they are imported from `future.keywords`. */
 const FUTURE_KEYWORDS: readonly string[] = ["in", "every", "if", "contains"];
+
+/** True for a word that is a keyword in one dialect or the other. */
+export function isReservedWord(word: string): boolean {
+  return KEYWORDS.has(word) || FUTURE_KEYWORDS.includes(word);
+}
 
 /** Builtin name and binding power of each infix operator; all are left-associative. */
 const INFIX: ReadonlyMap<string, { readonly name: string; readonly power: number }> = new Map([
@@ -40,10 +46,11 @@ class NestingAbort extends Error {}
 
 /**
  * Parses a module.
+ * @param log gets the tokens and what they are, for a formatter; meaningful only if there are no diagnostics
  * @returns the module, or the diagnostics of everything that is wrong with its syntax
  */
-export function parseModule(source: Source, version: RegoVersion, limits: RegoLimits): Module | readonly Diagnostic[] {
-  const parser = new Parser(source, version, limits);
+export function parseModule(source: Source, version: RegoVersion, limits: RegoLimits, log?: TokenLog): Module | readonly Diagnostic[] {
+  const parser = new Parser(source, version, limits, log);
   return parser.run(() => parser.module());
 }
 
@@ -64,6 +71,7 @@ class Parser {
   readonly #source: Source;
   readonly #limits: RegoLimits;
   readonly #lexer: Lexer;
+  readonly #log: TokenLog | undefined;
   readonly #failures: Diagnostic[] = [];
   readonly #future = new Set<string>();
   #version: RegoVersion;
@@ -71,10 +79,11 @@ class Parser {
   #previousEnd = 0;
   #depth = 0;
 
-  constructor(source: Source, version: RegoVersion, limits: RegoLimits) {
+  constructor(source: Source, version: RegoVersion, limits: RegoLimits, log?: TokenLog) {
     this.#source = source;
     this.#version = version;
     this.#limits = limits;
+    this.#log = log;
     this.#lexer = new Lexer(source);
     if (version === "v1") for (const word of FUTURE_KEYWORDS) this.#future.add(word);
   }
@@ -110,8 +119,18 @@ class Parser {
   #take(): Token {
     const token = this.#token;
     this.#previousEnd = token.end;
+    this.#log?.tokens.push(token);
     this.#advance(token.end);
     return token;
+  }
+
+  #takeWord(): Token {
+    this.#mark(this.#token.at, "keyword");
+    return this.#take();
+  }
+
+  #mark(at: number, role: TokenRole): void {
+    this.#log?.roles.set(at, role);
   }
 
   #atEnd(): boolean {
@@ -134,7 +153,7 @@ class Parser {
 
   #skipWord(word: string): boolean {
     if (!this.#isWord(word)) return false;
-    this.#take();
+    this.#takeWord();
     return true;
   }
 
@@ -162,8 +181,10 @@ class Parser {
 
   /** True if there is a line break between the last token and this one. */
   #onNewLine(): boolean {
-    const at = this.#source.text.indexOf("\n", this.#previousEnd);
-    return at !== -1 && at < this.#token.at;
+    // Not indexOf on the whole text: of a module on one line it would read all the rest for each statement.
+    const { text } = this.#source;
+    for (let at = this.#previousEnd; at < this.#token.at; at++) if (text.charCodeAt(at) === 0x0a) return true;
+    return false;
   }
 
   #isKeyword(name: string): boolean {
@@ -195,9 +216,10 @@ class Parser {
 
   module(): Module {
     if (!this.#isWord("package")) this.#fail(`"package" expected at the start of a module, found ${this.#found()}`);
-    this.#take();
+    this.#takeWord();
     const packagePath = this.#path("a package name");
     const imports: Import[] = [];
+    const imported = new Set<string>();
     const rules: Rule[] = [];
     while (this.#token.kind !== "end") {
       const start = this.#token.at;
@@ -210,10 +232,11 @@ class Parser {
           if (rules.length > 0) this.#fail("an import must stand above all rules");
           const next = this.#import();
           const name = importedName(next);
-          if (this.#version === "v1" && name !== undefined && imports.some((earlier) => importedName(earlier) === name)) {
+          if (this.#version === "v1" && name !== undefined && imported.has(name)) {
             this.#failAt(next.at, `import must not shadow an earlier import of the name "${name}"`);
           }
           imports.push(next);
+          if (name !== undefined) imported.add(name);
         } else {
           this.#rules(rules);
         }
@@ -281,7 +304,7 @@ class Parser {
   }
 
   #import(): Import {
-    const at = this.#take().at;
+    const at = this.#takeWord().at;
     const pathAt = this.#token.at;
     const path = this.#path("the path of an import");
     let alias: string | undefined;
@@ -312,7 +335,7 @@ class Parser {
   #rules(rules: Rule[]): void {
     const at = this.#token.at;
     if (this.#isWord("default")) {
-      this.#take();
+      this.#takeWord();
       rules.push(this.#defaultRule(at));
       return;
     }
@@ -391,7 +414,7 @@ class Parser {
   }
 
   #elseClause(): Clause {
-    const at = this.#take().at;
+    const at = this.#takeWord().at;
     let value: Term | undefined;
     if (this.#isSymbol(":=") || this.#isSymbol("=")) {
       this.#take();
@@ -429,9 +452,9 @@ class Parser {
 
   // Bodies
 
-  #block(): Body {
+  #block(role: "body" | "every" = "body"): Body {
     return this.#nested(() => {
-      this.#expectSymbol("{", "before a body");
+      this.#mark(this.#expectSymbol("{", "before a body").at, role);
       const body = this.#statements("}");
       if (body.length === 0) this.#fail("a body must have at least one statement");
       this.#expectSymbol("}", "after a body");
@@ -455,6 +478,7 @@ class Parser {
         start = this.#first();
         if (this.#isSymbol(":") || this.#isSymbol(",") || this.#isSymbol("|")) return this.#bracesFrom(at, start);
       }
+      this.#mark(at, "body");
       const body = this.#statements("}", start);
       if (body.length === 0) this.#fail("a body must have at least one statement");
       this.#expectSymbol("}", "after a body");
@@ -513,6 +537,7 @@ class Parser {
   #statementFrom(at: number, negated: boolean, expression: Expression): Statement {
     const modifiers: WithModifier[] = [];
     while (this.#isWord("with")) modifiers.push(this.#modifier());
+    this.#log?.statementEnds.add(this.#previousEnd);
     return { at, end: this.#previousEnd, negated, expression, modifiers };
   }
 
@@ -531,7 +556,7 @@ class Parser {
   }
 
   #some(): Expression {
-    const at = this.#take().at;
+    const at = this.#takeWord().at;
     const first = this.#term(RELATION);
     const list = [first];
     while (this.#skipSymbol(",")) list.push(this.#term(RELATION));
@@ -550,12 +575,12 @@ class Parser {
   }
 
   #every(): Expression {
-    const at = this.#take().at;
+    const at = this.#takeWord().at;
     const first = this.#variable();
     const second = this.#skipSymbol(",") ? this.#variable() : undefined;
     if (!this.#skipWord("in")) this.#fail(`"in" expected in "every", found ${this.#found()}`);
     const domain = this.#membership(false);
-    const body = this.#block();
+    const body = this.#block("every");
     return { kind: "every", at, key: second === undefined ? undefined : first, value: second ?? first, domain, body };
   }
 
@@ -566,7 +591,7 @@ class Parser {
   }
 
   #modifier(): WithModifier {
-    const at = this.#take().at;
+    const at = this.#takeWord().at;
     const target = this.#term(UNION + 10);
     if (!this.#skipWord("as")) this.#fail(`"as" expected in a with modifier, found ${this.#found()}`);
     return { at, target, value: this.#membership(false) };
@@ -595,7 +620,7 @@ class Parser {
     }
     let links = 0;
     while (this.#isWord("in")) {
-      const operatorAt = this.#take().at;
+      const operatorAt = this.#takeWord().at;
       this.#checkChain(++links);
       const right = this.#infix(RELATION, false);
       left =
@@ -778,7 +803,7 @@ class Parser {
    * What stands behind `|` in a bracket: the body of a comprehension, or, if a comma follows its first term, the right
    * side of a union in the first item of a list. It is parsed once: trying one and then the other costs 2^depth.
    */
-  #afterBar(left: Term, close: "]" | "}"): { readonly body: Body } | { readonly first: Term; readonly second: Term | undefined } {
+  #afterBar(at: number, left: Term, close: "]" | "}"): { readonly body: Body } | { readonly first: Term; readonly second: Term | undefined } {
     let start: Term | undefined;
     if (!this.#isWord("not") && !this.#isWord("some") && !this.#isWord("every") && !this.#isSymbol(";") && !this.#isSymbol(close)) {
       start = this.#membership(false);
@@ -790,6 +815,7 @@ class Parser {
         start = this.#membershipAfter(second, false, start);
       }
     }
+    this.#mark(at, "comprehension");
     const body = this.#statements(close, start);
     if (body.length === 0) this.#fail("a comprehension must have a body");
     this.#expectSymbol(close, "after a comprehension");
@@ -802,7 +828,7 @@ class Parser {
     if (this.#skipSymbol("]")) return { kind: "array", at, items: [] };
     const first = this.#first();
     if (this.#skipSymbol("|")) {
-      const rest = this.#afterBar(first, "]");
+      const rest = this.#afterBar(at, first, "]");
       if ("body" in rest) return { kind: "array-comprehension", at, head: first, body: rest.body };
       return { kind: "array", at, items: [rest.first, ...this.#restOfList(rest.second, "]")] };
     }
@@ -832,7 +858,7 @@ class Parser {
   #bracesFrom(at: number, first: Term): Term {
     if (this.#skipSymbol(":")) return this.#object(at, first);
     if (this.#skipSymbol("|")) {
-      const rest = this.#afterBar(first, "}");
+      const rest = this.#afterBar(at, first, "}");
       if ("body" in rest) return { kind: "set-comprehension", at, head: first, body: rest.body };
       return { kind: "set", at, items: [rest.first, ...this.#restOfList(rest.second, "}")] };
     }
@@ -845,7 +871,7 @@ class Parser {
     const value = this.#first();
     let first: readonly [Term, Term] = [key, value];
     if (this.#skipSymbol("|")) {
-      const rest = this.#afterBar(value, "}");
+      const rest = this.#afterBar(at, value, "}");
       if ("body" in rest) return { kind: "object-comprehension", at, key, value, body: rest.body };
       first = [key, rest.first];
       if (rest.second !== undefined) {
@@ -875,6 +901,7 @@ class Parser {
   #template(): Term {
     return this.#nested(() => {
       const token = this.#token;
+      const logged = this.#log?.tokens.length ?? 0;
       const quote = token.text;
       const text = this.#source.text;
       const parts: (string | Term)[] = [];
@@ -894,6 +921,7 @@ class Parser {
         if (char === undefined || (char === "\n" && quote === '"')) this.#failAt(token.at, "this template string does not end");
         if (char === quote) {
           flush();
+          this.#log?.tokens.splice(logged, Infinity, { ...token, end: at + 1 });
           this.#previousEnd = at + 1;
           this.#advance(at + 1);
           return { kind: "template", at: token.at, parts };
