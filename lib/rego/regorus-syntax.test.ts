@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { TokenLog } from "./syntax/token-log.ts";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { DEFAULT_REGO_LIMITS } from "./limits.ts";
@@ -64,7 +65,7 @@ function indentLists(text: string): string {
 }
 
 function parsed(text: string): Module | undefined {
-  const result = parseModule(new Source("t.rego", text), "v0", DEFAULT_REGO_LIMITS);
+  const result = parseModule(new Source("t.rego", text), "v0", DEFAULT_REGO_LIMITS, new TokenLog());
   return isDiagnostics(result) ? undefined : (result as Module);
 }
 

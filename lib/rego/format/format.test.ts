@@ -12,6 +12,7 @@ import { Source } from "../syntax/source.ts";
 import { errorOf, growthExponent } from "../test-support.ts";
 import { formatModule } from "./format.ts";
 import { sameRules } from "./same-rules.ts";
+import { TokenLog } from "../syntax/token-log.ts";
 import { generateModule } from "./test-support.ts";
 
 const VECTORS = new URL("../../../../shared/vectors/rego/v1/", import.meta.url);
@@ -20,7 +21,7 @@ const RULES = new URL("../../../author/genpolicy/data/rules.rego", import.meta.u
 const clock = { now: (): number => 1_700_000_000_000 };
 
 function parse(text: string, version: RegoVersion = "v1"): Module | undefined {
-  const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS);
+  const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS, new TokenLog());
   return isDiagnostics(result) ? undefined : (result as Module);
 }
 

@@ -36,7 +36,7 @@ export function formatModule(text: string, options: FormatOptions = {}): string 
   const module = parsed(new Source(name, text), version, limits, log);
   const formatted = new Printer(module, lexemesOf(text, log), toV1).print();
   if (toV1 && module.version === "v0") {
-    const rewritten = parsed(new Source(`${name} (rewritten in v1)`, formatted), "v1", limits);
+    const rewritten = parsed(new Source(`${name} (rewritten in v1)`, formatted), "v1", limits, new TokenLog());
     if (!sameRules(module.rules, rewritten.rules)) {
       throw new RegoError(
         "ERR_REGO_COMPILE",
@@ -47,7 +47,7 @@ export function formatModule(text: string, options: FormatOptions = {}): string 
   return formatted;
 }
 
-function parsed(source: Source, version: RegoVersion, limits: RegoLimits, log?: TokenLog): Module {
+function parsed(source: Source, version: RegoVersion, limits: RegoLimits, log: TokenLog): Module {
   const result = parseModule(source, version, limits, log);
   if (isDiagnostics(result)) throw diagnosticsError(result);
   return result as Module;

@@ -6,6 +6,7 @@ interface Node {
   readonly at: number;
 }
 
+/** A constant: a scalar, or an array or object that is plain data. */
 export interface ScalarTerm extends Node {
   readonly kind: "scalar";
   readonly value: Value;

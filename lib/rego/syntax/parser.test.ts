@@ -7,13 +7,13 @@ import { Source } from "./source.ts";
 import { TokenLog } from "./token-log.ts";
 
 function parse(text: string, version: RegoVersion = "v1"): Module {
-  const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS);
+  const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS, new TokenLog());
   if (isDiagnostics(result)) throw new Error(result.map((item) => `${item.line}:${item.column} ${item.message}`).join("\n"));
   return result as Module;
 }
 
 function problems(text: string, version: RegoVersion = "v1"): readonly Diagnostic[] {
-  const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS);
+  const result = parseModule(new Source("t.rego", text), version, DEFAULT_REGO_LIMITS, new TokenLog());
   return isDiagnostics(result) ? result : [];
 }
 

@@ -2,6 +2,7 @@ import type { RegoLimits } from "../limits.ts";
 import { MAX_NUMBER_LENGTH, parseNumber, RegoObject, RegoSet } from "../values/index.ts";
 import type { Value } from "../values/index.ts";
 import type { Body, Clause, Expression, Import, Module, RegoVersion, Rule, RuleHead, Statement, Term, VarTerm, WithModifier } from "./ast.ts";
+import { ConstantReader } from "./constant.ts";
 import type { Token } from "./lexer.ts";
 import { decodeEscapes, isNameStart, Lexer, LexicalError } from "./lexer.ts";
 import type { Diagnostic, Source } from "./source.ts";
@@ -71,6 +72,7 @@ class Parser {
   readonly #source: Source;
   readonly #limits: RegoLimits;
   readonly #lexer: Lexer;
+  readonly #constants: ConstantReader;
   readonly #log: TokenLog | undefined;
   readonly #failures: Diagnostic[] = [];
   readonly #future = new Set<string>();
@@ -85,6 +87,7 @@ class Parser {
     this.#limits = limits;
     this.#log = log;
     this.#lexer = new Lexer(source);
+    this.#constants = new ConstantReader(source.text);
     if (version === "v1") for (const word of FUTURE_KEYWORDS) this.#future.add(word);
   }
 
@@ -736,9 +739,9 @@ class Parser {
           return term.kind === "call" ? { ...term, grouped: true } : term;
         });
       case "[":
-        return this.#nested(() => this.#array());
+        return this.#constant() ?? this.#nested(() => this.#array());
       case "{":
-        return this.#nested(() => this.#braces());
+        return this.#constant() ?? this.#nested(() => this.#braces());
       default:
         return this.#fail(`an expression expected, found ${this.#found()}`);
     }
@@ -820,6 +823,17 @@ class Parser {
     if (body.length === 0) this.#fail("a comprehension must have a body");
     this.#expectSymbol(close, "after a comprehension");
     return { body };
+  }
+
+  /** The value of a literal that is plain data; a formatter wants its tokens. */
+  #constant(): Term | undefined {
+    if (this.#log !== undefined) return undefined;
+    const { at } = this.#token;
+    const constant = this.#constants.read(at, this.#limits.maxNesting - this.#depth);
+    if (constant === undefined) return undefined;
+    this.#previousEnd = constant.end;
+    this.#advance(constant.end);
+    return { kind: "scalar", at, value: constant.value };
   }
 
   /** The first element decides what a bracket opens. */
@@ -910,7 +924,7 @@ class Parser {
       const flush = (): void => {
         if (at === from) return;
         try {
-          parts.push(quote === '"' ? decodeEscapes(text, from, at, "{") : text.slice(from, at).replaceAll("\\{", "{").replaceAll("\r", ""));
+          parts.push(quote === '"' ? decodeEscapes(text, from, at, "{") : text.slice(from, at).replaceAll("\\{", "{"));
         } catch (error) {
           if (!(error instanceof LexicalError)) throw error;
           this.#failAt(error.at, error.message);
