@@ -47,10 +47,16 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
   const safe = new Set(outer);
   if (statements.length === 0) return safe;
   const hasClosures = statements.some((flat) => flat.closures.length > 0);
+  const reads = statements.map(variablesOf);
   const own = new Set<Variable>();
-  if (hasClosures) for (const flat of statements) eachVariable(flat, (variable) => void own.add(variable));
+  for (const variables of reads) {
+    for (const variable of variables) {
+      variable.uses++;
+      if (hasClosures) own.add(variable);
+    }
+  }
   const ordered: Flat[] = [];
-  let waiting = statements.map((flat) => ({ flat, reads: readsOf(flat), closed: flat.closures.length === 0 ? NONE : closedOver(flat, own, outer) }));
+  let waiting = statements.map((flat, at) => ({ flat, reads: reads[at]!, closed: flat.closures.length === 0 ? NONE : closedOver(flat, own, outer) }));
   while (waiting.length > 0) {
     const later: typeof waiting = [];
     for (const fact of waiting) {
@@ -119,21 +125,57 @@ function reportUnsafe(variable: Variable, source: Flat["source"], at: number, di
   diagnostics.add("ERR_REGO_UNSAFE", source, variable.at > 0 ? variable.at : at, `var ${variable.name} is unsafe: nothing gives it a value`);
 }
 
-function eachVariable(flat: Flat, visit: (variable: Variable) => void): void {
-  for (const operand of operandsOf(flat.op)) visitOperand(operand, visit, ignore);
+/** The variables of a statement that stand outside of inner bodies, in order; one that stands in it twice is listed twice. */
+function variablesOf(flat: Flat): Variable[] {
+  const found: Variable[] = [];
+  const { op } = flat;
+  switch (op.kind) {
+    case "test":
+      collect(op.operand, found);
+      break;
+    case "equal":
+    case "unify":
+      collect(op.left, found);
+      collect(op.right, found);
+      break;
+    case "call":
+      for (const argument of op.args) collect(argument, found);
+      if (op.result !== undefined) collect(op.result, found);
+      break;
+    case "every":
+      collect(op.domain, found);
+      break;
+    case "print":
+  }
   for (const modifier of flat.modifiers) {
     if (modifier.kind === "callee" && (modifier.value.kind === "builtin" || modifier.value.kind === "function")) continue;
-    visitOperand(modifier.value as Operand, visit, ignore);
+    collect(modifier.value as Operand, found);
   }
+  return found;
 }
 
-function readsOf(flat: Flat): readonly Variable[] {
-  const reads: Variable[] = [];
-  eachVariable(flat, (variable) => {
-    variable.uses++;
-    reads.push(variable);
-  });
-  return reads;
+function collect(operand: Operand, found: Variable[]): void {
+  switch (operand.kind) {
+    case "const":
+    case "comprehension":
+      return;
+    case "var":
+      found.push(operand.variable);
+      return;
+    case "array":
+    case "set":
+      for (const item of operand.items) collect(item, found);
+      return;
+    case "object":
+      for (const [key, value] of operand.entries) {
+        collect(key, found);
+        collect(value, found);
+      }
+      return;
+    case "ref":
+      if (operand.base.kind === "var") found.push(operand.base.variable);
+      for (const step of operand.path) collect(step, found);
+  }
 }
 
 /** Variables of the enclosing body that a statement's inner bodies use: they must be bound before. */
@@ -148,7 +190,7 @@ function closedOver(flat: Flat, own: Variables, outer: Variables): readonly Vari
     for (const { body, heads } of inner.closures) {
       for (const head of heads) visitOperand(head, visit, ignore);
       for (const statement of body.statements) {
-        eachVariable(statement, visit);
+        variablesOf(statement).forEach(visit);
         descend(statement);
       }
     }
