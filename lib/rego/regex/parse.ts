@@ -220,7 +220,7 @@ class Parser {
     // What repeats nothing, or a repetition, or an assertion has rules of its own in RE2.
     if (item.kind === "begin" || item.kind === "end" || (item.kind === "group" && (item.item.kind === "begin" || item.item.kind === "end"))) throw LEAVE;
     const counted = this.#text[start] === "{";
-    if (counted && hasCount(item)) throw LEAVE;
+    if (counted && Math.max(1, range.max ?? range.min) * countProduct(item) > MAX_COUNT) throw LEAVE;
     const lazy = this.#text[this.#at] === "?";
     if (lazy) this.#at++;
     if ("*+?{".includes(this.#text[this.#at] ?? " ")) throw LEAVE;
@@ -272,19 +272,19 @@ function isDigit(unit: number): boolean {
   return unit >= 0x30 && unit <= 0x39;
 }
 
-/** RE2 bounds the product of nested counts; such patterns go to the other engine. */
-function hasCount(node: Node): boolean {
+/** The largest product of counts on the way to any part: RE2 refuses more than a thousand. */
+function countProduct(node: Node): number {
   switch (node.kind) {
     case "repeat":
-      return node.counted || hasCount(node.item);
+      return (node.counted ? Math.max(1, node.max ?? node.min) : 1) * countProduct(node.item);
     case "group":
-      return hasCount(node.item);
+      return countProduct(node.item);
     case "sequence":
-      return node.items.some(hasCount);
+      return Math.max(1, ...node.items.map(countProduct));
     case "choice":
-      return node.branches.some(hasCount);
+      return Math.max(1, ...node.branches.map(countProduct));
     default:
-      return false;
+      return 1;
   }
 }
 
