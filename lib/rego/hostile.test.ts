@@ -42,6 +42,11 @@ function strings(count: number, make: (at: number) => string): string[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
+/** A number that does not tell those before and after it. */
+function scattered(at: number): number {
+  return (((at + 1) * 2_654_435_761) % 2 ** 32) >>> 8;
+}
+
 describe("hostile policies", () => {
   it.each([
     ["arrays", "[", "]"],
@@ -67,7 +72,7 @@ describe("hostile policies", () => {
     ["a string that never ends", `p := "${"a".repeat(1_000_000)}`],
     ["a name of 1 MB", `${"a".repeat(1_000_000)} := `],
     ["a number of 1 MB", `p := ${"9".repeat(1_000_000)}`],
-    ["100 000 wrong rules", "p := }\n".repeat(100_000)],
+    ["20 000 wrong rules", "p := }\n".repeat(20_000)],
   ])("%s: refused with a position and a bounded message", (_name, text) => {
     const error = errorOf(() => valueOf(text));
     expect(error.code).toMatch(/^ERR_REGO_(PARSE|LIMIT_NESTING|LIMIT_SOURCE)$/);
@@ -78,12 +83,12 @@ describe("hostile policies", () => {
   it.each<[string, (size: number) => string]>([
     ["rules", (size) => strings(size, (at) => `r${at} if input.x == ${at}`).join("\n")],
     ["definitions of one function", (size) => strings(size, (at) => `f(${at}) := ${at}`).join("\n")],
-    ["a constant document", (size) => `p := {"containers": [${strings(size, (at) => `{"id": ${at}, "env": ["A=${at}", "B"]}`).join(",")}]}`],
+    ["a constant document", (size) => `p := {"containers": [${strings(size * 2, (at) => `{"id": ${at}, "env": ["A=${at}", "B"]}`).join(",")}]}`],
     ["a chain of rules", (size) => strings(size, (at) => `r${at} := r${at + 1}`).join("\n") + `\nr${size} := 1`],
-    ["comments and blank lines", (size) => `${"# comment\n\n".repeat(size * 4)}p := 1`],
-    ["one long line", (size) => `p := [${strings(size * 4, (at) => `"${at}"`).join(", ")}]`],
-    ["strings with escapes", (size) => `p := "${"\\u00e9\\n".repeat(size * 4)}"`],
-    ["members of a set", (size) => `p := {${strings(size, (at) => `[${at}]`).join(", ")}}`],
+    ["comments and blank lines", (size) => `${"# comment\n\n".repeat(size * 8)}p := 1`],
+    ["one long line", (size) => `p := [${strings(size * 8, (at) => `"${at}"`).join(", ")}]`],
+    ["strings with escapes", (size) => `p := "${"\\u00e9\\n".repeat(size * 8)}"`],
+    ["members of a set", (size) => `p := {${strings(size * 2, (at) => `[${at}]`).join(", ")}}`],
     ["packages by reference", (size) => strings(size, (at) => `a.b.c${at} := ${at}`).join("\n")],
     ["undefined names", (size) => strings(size, (at) => `r${at} := nowhere${at}(1)`).join("\n")],
   ])("time to load grows with size only: %s", (_name, make) => {
@@ -91,7 +96,7 @@ describe("hostile policies", () => {
       const text = `package t\n${make(size)}`;
       return () => void codeOf(() => compile([{ name: "t.rego", text }]));
     };
-    expect(growthExponent([1000, 2000, 4000, 8000], load)).toBeLessThan(LINEAR);
+    expect(growthExponent([500, 1000, 2000, 4000], load)).toBeLessThan(LINEAR);
   });
 
   it("has a limit on rules", () => {
@@ -122,7 +127,7 @@ describe("hostile input", () => {
     [
       "pod rules: variables",
       POD_RULES.replace("default allow", "default p := 1\nq := allow\ndefault allow"),
-      (size) => ({ image: "app", env: strings(size, (at) => `PORT_${at}=tcp`), mounts: [] }),
+      (size) => ({ image: "app", env: strings(size / 2, (at) => `PORT_${at}=tcp`), mounts: [] }),
     ],
     [
       "pod rules: mounts",
@@ -131,6 +136,11 @@ describe("hostile input", () => {
     ],
     ["regex on a long string", 'allow if regex.match("^(([a-z])+.)+[A-Z]([a-z])+$", input)', (size) => "a".repeat(size * 8)],
     ["regex with nested counts", 'allow if regex.match("^(a{1,30}){1,30}$", input)', (size) => `${"a".repeat(size * 2)}!`],
+    [
+      "regex whose automaton has 2^14 states",
+      'allow if regex.match("(a|b)*a(a|b){14}c", input)',
+      (size) => strings(size, (at) => "ab"[scattered(at) % 2]!).join(""),
+    ],
     ["regex.replace", 'allow := regex.replace(input, "a+?", "bb")', (size) => "a".repeat(size * 8)],
     ["split and concat", 'allow := concat("-", split(input, "."))', (size) => "a.".repeat(size * 16)],
     ["replace", 'allow := replace(input, "a", "bcd")', (size) => "ab".repeat(size * 16)],
@@ -139,7 +149,7 @@ describe("hostile input", () => {
     ["group by key", "allow := {k: v | some v in input; k := v}", (size) => strings(size * 2, (at) => `k${at}`)],
     ["walk", "allow := count([1 | walk(input, _)])", (size) => ({ a: strings(size, (at) => `k${at}`).map((k) => ({ k })) })],
     ["json.unmarshal", "allow := count(json.unmarshal(input))", (size) => JSON.stringify(strings(size * 4, (at) => `k${at}`))],
-    ["sorting", "allow := sort(input)", (size) => strings(size * 4, (at) => `k${(at * 7919) % 1_000_003}`)],
+    ["sorting", "allow := sort(input)", (size) => strings(size, (at) => scattered(at).toString(36))],
     ["membership in an array", 'allow if "absent" in input', (size) => strings(size * 8, (at) => `k${at}`)],
     ["prints", "allow if { some x in input; print(x, input); x == 0 }", (size) => strings(size, (at) => `k${at}`).map((_, at) => at + 1)],
     ["sprintf", 'allow := sprintf("%v %s", [input, input])', (size) => strings(size * 2, (at) => `k${at}`)],
@@ -149,7 +159,8 @@ describe("hostile input", () => {
     const engine = compile([{ name: "t.rego", text: `package t\n${rules}` }]);
     const decide = (size: number): (() => void) => {
       const input = make(size);
-      return () => void codeOf(() => engine.evaluate("data.t.allow", { input }));
+      // Prints are formatted when they are read.
+      return () => void engine.evaluate("data.t.allow", { input }).prints;
     };
     expect(growthExponent([1000, 2000, 4000, 8000], decide)).toBeLessThan(LINEAR);
   });

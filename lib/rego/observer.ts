@@ -15,7 +15,7 @@ export interface Place {
 export interface EvaluationObserver {
   /** A rule body starts. */
   enter(body: Place): void;
-  /** The body is done; for sets and objects `held` tells nothing. Not called for bodies that an error ends. */
+  /** The body is done: `held` if it had a solution. Not called for bodies that an error ends. */
   leave(body: Place, held: boolean): void;
   /** A statement is about to run, once per solution of those before it. */
   statement(statement: Place): void;

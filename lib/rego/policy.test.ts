@@ -308,3 +308,56 @@ describe("cost", () => {
     expect(cost().steps).toBeGreaterThan(0);
   });
 });
+
+describe("queries", () => {
+  const policy = compile([{ name: "a.rego", text: "package a.b\nallow if input.user == admin\nadmin := 7\nf(x) := x + 1" }]);
+
+  it("may stand in a package, with imports", () => {
+    const ask = (query: string, options: Parameters<typeof policy.evaluate>[1]): unknown => policy.evaluate(query, options).results[0]?.expressions[0];
+    expect(ask("allow", { package: "a.b", input: { user: 7 } })).toBe(true);
+    expect(ask("f(admin)", { package: "data.a.b" })).toBe(8);
+    expect(ask("r.user + b.admin", { imports: ["input as r", "data.a.b"], input: { user: 1 } })).toBe(8);
+    expect(codeOf(() => ask("allow", {}))).toBe("ERR_REGO_UNSAFE");
+    expect(codeOf(() => ask("x", { imports: ["nowhere.x"] }))).toBe("ERR_REGO_PARSE");
+    expect(codeOf(() => ask("x", { package: "a b" }))).toBe("ERR_REGO_PARSE");
+  });
+
+  it("may bring their own data document, which stays theirs", () => {
+    policy.setData({ seen: 1 });
+    expect(policy.evaluate("data.seen", { data: { seen: 2 } }).results[0]?.expressions).toEqual([2]);
+    expect(policy.evaluate("data.seen").results[0]?.expressions).toEqual([1]);
+    expect(codeOf(() => policy.evaluate("data.seen", { data: { a: { b: { admin: 8 } } } }))).toBe("ERR_REGO_DATA");
+    expect(codeOf(() => policy.evaluate("data.seen", { data: [] }))).toBe("ERR_REGO_DATA");
+  });
+
+  it("print nothing if told so, and answer the same", () => {
+    const loud = compile([{ name: "t", text: "package t\np := 1 if { print(q) }\nq := 2 if { print(input) }" }]);
+    expect(loud.evaluate("data.t.p", { input: 1 }).prints).toEqual(["t:3: 1", "t:2: 2"]);
+    const quiet = loud.evaluate("data.t.p", { input: 1, prints: false });
+    expect([quiet.prints, quiet.results[0]?.expressions]).toEqual([[], [1]]);
+  });
+});
+
+describe("patches", () => {
+  it("cannot make the document deeper than it may be set", () => {
+    const policy = compile([], { limits: { maxNesting: 8 } });
+    policy.setData({ a: {} });
+    policy.patchData([{ op: "add", path: "/a/b", value: [[[[[1]]]]] }]);
+    expect(codeOf(() => policy.patchData([{ op: "add", path: "/a/c", value: [[[[[[[1]]]]]]] }]))).toBe("ERR_REGO_LIMIT_NESTING");
+    expect(policy.evaluate("data.a.c").results).toEqual([]);
+  });
+});
+
+describe("trace of sets and objects", () => {
+  it("says that a body held if it gave anything", () => {
+    const policy = compile([
+      { name: "t", text: "package t\ns contains x if { some x in [1, 2]; x > 1 }\ns contains 9 if input.y\no[k] := 1 if { some k in s }" },
+    ]);
+    const { trace } = policy.evaluate("data.t.o", { trace: true, input: {} });
+    expect(trace?.entries.map(({ rule, position, held }) => `${rule} ${position.line} ${held}`)).toEqual([
+      "data.t.o 4 true",
+      "data.t.s 2 true",
+      "data.t.s 3 false",
+    ]);
+  });
+});

@@ -1,34 +1,33 @@
 import type { Clock, JsonObject, JsonValue, Random } from "@sealpod/core";
-import type { Definition } from "./analysis/ir.ts";
-import { visitOperand, operandsOf } from "./analysis/ir.ts";
+import { refuseRecursion } from "./analysis/dependencies.ts";
+import { operandsOf, visitOperand } from "./analysis/ir.ts";
 import type { Environment, ModuleScope, Negation, Signature } from "./analysis/lower.ts";
 import { Lowerer, moduleScope, namesByPackage } from "./analysis/lower.ts";
-import { refuseRecursion, visitStatements } from "./analysis/dependencies.ts";
-import type { SourceRule, TreeNode } from "./analysis/rule-tree.ts";
+import type { TreeNode } from "./analysis/rule-tree.ts";
 import { formatPath, RuleTree } from "./analysis/rule-tree.ts";
-import { orderBlock, orderClause, Ordering, requireSafe } from "./analysis/safety.ts";
+import { orderBlock, Ordering, requireSafe } from "./analysis/safety.ts";
 import type { RuleTypes } from "./analysis/type-check.ts";
 import { checkBlockTypes, checkTypes } from "./analysis/type-check.ts";
 import type { Builtin } from "./builtins/builtin.ts";
-import { BUILTINS, REGEX_PATTERN_OPERANDS } from "./builtins/index.ts";
 import { RegoError } from "./errors.ts";
 import { BodyCompiler } from "./eval/body.ts";
 import type { Chain } from "./eval/closures.ts";
 import { newSlots } from "./eval/closures.ts";
 import { Program } from "./eval/program.ts";
-import type { PrintRecord } from "./eval/query.ts";
 import { Query } from "./eval/query.ts";
 import { TraceRecorder } from "./eval/trace-recorder.ts";
+import { CompletedEvaluation, guardStack } from "./evaluation.ts";
 import type { RegoLimits } from "./limits.ts";
-import type { EvaluationObserver, Place } from "./observer.ts";
 import { withLimits } from "./limits.ts";
-import { checkRegex, RegexCache, RegexSyntaxError } from "./regex/cache.ts";
+import { checkRegexes, checkRules, lowerRules, parseModules, withFunctions } from "./load.ts";
+import type { EvaluationObserver, Place } from "./observer.ts";
+import { RegexCache } from "./regex/cache.ts";
 import type { Body, Module, RegoVersion } from "./syntax/ast.ts";
 import { isDiagnostics, parseModule, parseQuery } from "./syntax/parser.ts";
 import { Diagnostics, diagnosticsError, Source } from "./syntax/source.ts";
 import type { Trace } from "./trace.ts";
 import type { PatchStep, Value } from "./values/index.ts";
-import { applyPatch, formatValue, fromJson, keyText, parsePointer, PatchError, RegoObject, toJson } from "./values/index.ts";
+import { applyPatch, fromJson, keyText, parsePointer, PatchError, RegoObject, toJson } from "./values/index.ts";
 
 /** One module of a policy. */
 export interface RegoModule {
@@ -76,6 +75,10 @@ export interface EvaluateOptions {
   readonly input?: JsonValue;
   /** The data document for this query alone, in place of the policy's. @throws {RegoError} ERR_REGO_DATA */
   readonly data?: JsonValue;
+  /** The package whose rules the query may name without `data`, e.g. `data.agent_policy` or `agent_policy`. */
+  readonly package?: string;
+  /** Imports of the query, e.g. `input.request as r`. */
+  readonly imports?: readonly string[];
   /** For `time.now_ns` and for the limit on time. */
   readonly clock?: Clock;
   /** For builtins that draw random values (`rand.intn`, `uuid.rfc4122`); without it they are undefined. */
@@ -161,6 +164,8 @@ class CompiledPolicy implements Policy {
   readonly #strict: boolean;
   readonly #negation: Negation;
   readonly #builtins: ReadonlyMap<string, Builtin>;
+  /** Names of the rules of each package. */
+  readonly #names: ReadonlyMap<string, ReadonlySet<string>>;
   readonly #tree: RuleTree;
   readonly #program: Program;
   #tracedProgram: Program | undefined;
@@ -175,12 +180,13 @@ class CompiledPolicy implements Policy {
     this.#negation = options.negation ?? "opa";
     this.#builtins = withFunctions(options.builtins ?? [], options.hostFunctions ?? [], this.#limits);
     const parsed = parseModules(modules, options.version ?? "v1", this.#limits);
+    this.#names = namesByPackage(parsed);
     const diagnostics = new Diagnostics();
     this.#tree = new RuleTree(parsed, diagnostics);
     diagnostics.throwIfAny();
-    lowerRules(this.#tree, parsed, this.#environment(diagnostics));
+    lowerRules(this.#tree, parsed, this.#names, this.#environment(diagnostics));
     diagnostics.throwIfAny();
-    checkRules(this.#tree, diagnostics, this.#limits);
+    checkRules(this.#tree, this.#builtins, diagnostics, this.#limits);
     refuseRecursion(this.#tree, diagnostics, options.allowRecursiveFunctions ?? false);
     diagnostics.throwIfAny();
     this.#types = options.checkTypes === true ? checkTypes(this.#tree, diagnostics) : undefined;
@@ -212,7 +218,7 @@ class CompiledPolicy implements Policy {
         results.push({ expressions: expressions.map(toJson), bindings: toJson(bindings) as JsonObject });
       },
     });
-    const compiled = this.#query(text, traced, limits);
+    const compiled = this.#query(text, options, traced, limits);
     guardStack(() => compiled.run(query));
     return new CompletedEvaluation(results, query, recorder);
   }
@@ -224,10 +230,8 @@ class CompiledPolicy implements Policy {
   patchData(operations: readonly PatchOperation[]): void {
     let patched: Value;
     try {
-      patched = applyPatch(
-        this.#data,
-        operations.map((operation) => patchStep(operation, this.#limits)),
-      );
+      const steps = operations.map((operation) => patchStep(operation, this.#limits));
+      patched = guardStack(() => applyPatch(this.#data, steps));
     } catch (error) {
       if (error instanceof PatchError) throw new RegoError("ERR_REGO_PATCH", `the patch does not apply: ${error.message}`, { cause: error });
       throw error;
@@ -258,29 +262,38 @@ class CompiledPolicy implements Policy {
     return { tree: this.#tree, diagnostics, negation: this.#negation, signature: (name): Signature | undefined => this.#builtins.get(name) };
   }
 
-  #query(text: string, traced: boolean, limits: RegoLimits): CompiledQuery {
-    const key = `${traced ? "traced" : "plain"} ${text}`;
+  #query(text: string, options: EvaluateOptions, traced: boolean, limits: RegoLimits): CompiledQuery {
+    const header = queryHeader(options);
+    const key = `${traced ? "traced" : "plain"} ${header}${text}`;
     let compiled = this.#queries.get(key);
     if (compiled === undefined) {
-      compiled = this.#compileQuery(text, traced ? this.#traced() : this.#program, limits);
+      compiled = this.#compileQuery(text, this.#queryScope(header, limits), traced ? this.#traced() : this.#program, limits);
       if (this.#queries.size >= MAX_QUERIES) this.#queries.delete(this.#queries.keys().next().value!);
       this.#queries.set(key, compiled);
     }
     return compiled;
   }
 
-  #compileQuery(text: string, program: Program, limits: RegoLimits): CompiledQuery {
+  /** What names mean in a query: nothing but the documents, unless it stands in a package. */
+  #queryScope(header: string, limits: RegoLimits): ModuleScope {
+    const source = new Source(QUERY_NAME, header);
+    if (header === "") return { module: { source, version: "v1", packagePath: [], imports: [], rules: [] }, globals: new Map() };
+    const module = parseModule(source, "v1", limits);
+    if (isDiagnostics(module)) throw diagnosticsError(module);
+    return moduleScope(module as Module, this.#names);
+  }
+
+  #compileQuery(text: string, scope: ModuleScope, program: Program, limits: RegoLimits): CompiledQuery {
     const source = new Source(QUERY_NAME, text);
     const body = parseQuery(source, limits);
     if (isDiagnostics(body)) throw diagnosticsError(body);
     const diagnostics = new Diagnostics();
-    const module: Module = { source, version: "v1", packagePath: [], imports: [], rules: [] };
-    const lowerer = new Lowerer(this.#environment(diagnostics), { module, globals: new Map() });
+    const lowerer = new Lowerer(this.#environment(diagnostics), { ...scope, module: { ...scope.module, source } });
     const { block, expressions } = lowerer.query(body as Body);
     diagnostics.throwIfAny();
     const ordering = new Ordering(diagnostics);
     requireSafe(expressions, orderBlock(block, new Set(), ordering), source, 0, ordering);
-    checkRegexes(block, diagnostics, this.#limits);
+    checkRegexes(block, this.#builtins, diagnostics, this.#limits);
     diagnostics.throwIfAny();
     if (this.#types !== undefined) checkBlockTypes(block, this.#tree, this.#types, diagnostics);
     diagnostics.throwIfAny();
@@ -315,154 +328,6 @@ class CompiledPolicy implements Policy {
   }
 }
 
-class CompletedEvaluation implements Evaluation {
-  readonly results: readonly RegoResult[];
-  readonly cost: EvaluationCost;
-  readonly #query: Query;
-  readonly #recorder: TraceRecorder | undefined;
-  #prints: readonly string[] | undefined;
-
-  constructor(results: readonly RegoResult[], query: Query, recorder: TraceRecorder | undefined) {
-    this.results = results;
-    this.cost = { steps: query.steps, memory: query.memory, calls: query.calls };
-    this.#query = query;
-    this.#recorder = recorder;
-  }
-
-  get prints(): readonly string[] {
-    this.#prints ??= guardStack(() => formatPrints(this.#query.prints, this.#query.droppedPrints, this.#query.limits.maxPrintLength));
-    return this.#prints;
-  }
-
-  get trace(): Trace {
-    return guardStack(() => ({ entries: this.#recorder?.entries() ?? [], dropped: this.#recorder?.dropped ?? 0 }));
-  }
-}
-
-/** Formats prints up to a length; what is left out is said. */
-function formatPrints(records: readonly PrintRecord[], dropped: number, maxLength: number): readonly string[] {
-  const lines: string[] = [];
-  let length = 0;
-  for (const { source, at, values } of records) {
-    const texts = values.map((value) => (value === undefined ? "<undefined>" : typeof value === "string" ? value : formatValue(value, maxLength)));
-    const line = `${source.name}:${source.lineOf(at)}: ${texts.join(" ")}`;
-    length += line.length;
-    if (length > maxLength) {
-      lines.push(`${records.length - lines.length + dropped} more prints left out: the limit is ${maxLength} characters`);
-      return lines;
-    }
-    lines.push(line);
-  }
-  if (dropped > 0) lines.push(`${dropped} more prints left out: the limit is ${records.length} prints`);
-  return lines;
-}
-
-/** Running out of stack is a limit like the others: it must abort the query, not look like a verdict. */
-function guardStack<T>(run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    if (error.message.includes("call stack")) throw new RegoError("ERR_REGO_LIMIT_CALLS", "evaluation needs more stack than there is", { cause: error });
-    throw new RegoError("ERR_REGO_LIMIT_MEMORY", `evaluation builds a value that is too large: ${error.message}`, { cause: error });
-  }
-}
-
-function withFunctions(builtins: readonly Builtin[], functions: readonly HostFunction[], limits: RegoLimits): ReadonlyMap<string, Builtin> {
-  if (builtins.length === 0 && functions.length === 0) return BUILTINS;
-  const all = new Map(BUILTINS);
-  const add = (builtin: Builtin): void => {
-    if (all.has(builtin.name)) throw new RegoError("ERR_REGO_TYPE", `there is a function ${builtin.name} already; give this one another name`);
-    all.set(builtin.name, builtin);
-  };
-  builtins.forEach(add);
-  for (const host of functions) {
-    const { name, arity } = host;
-    add({
-      name,
-      arity,
-      call(args) {
-        const result = host.call(...args.map(toJson));
-        return result === undefined ? undefined : fromJson(result, limits.maxNesting);
-      },
-    });
-  }
-  return all;
-}
-
-function parseModules(modules: readonly RegoModule[], version: RegoVersion, limits: RegoLimits): readonly Module[] {
-  const diagnostics = new Diagnostics();
-  const parsed: Module[] = [];
-  for (const { name, text, version: own } of modules) {
-    const result = parseModule(new Source(name, text), own ?? version, limits);
-    if (isDiagnostics(result)) diagnostics.addAll(result);
-    else parsed.push(result as Module);
-  }
-  diagnostics.throwIfAny();
-  refuseTooManyRules(parsed, limits, diagnostics);
-  diagnostics.throwIfAny();
-  return parsed;
-}
-
-/** Branches of `else` count as rules. */
-function refuseTooManyRules(modules: readonly Module[], { maxRules }: RegoLimits, diagnostics: Diagnostics): void {
-  let rules = 0;
-  for (const { source, rules: own } of modules) {
-    for (const { clauses, at } of own) {
-      rules += clauses.length;
-      if (rules <= maxRules) continue;
-      diagnostics.add("ERR_REGO_LIMIT_SOURCE", source, at, `the policy has more rules than the limit of ${maxRules}`);
-      return;
-    }
-  }
-}
-
-function lowerRules(tree: RuleTree, modules: readonly Module[], environment: Environment): void {
-  const names = namesByPackage(modules);
-  const scopes = new Map<Module, ModuleScope>(modules.map((module) => [module, moduleScope(module, names)]));
-  const lower = (entry: SourceRule): Definition => ({
-    clauses: entry.rule.clauses.map((clause) => new Lowerer(environment, scopes.get(entry.module)!).clause(entry, clause)),
-  });
-  for (const group of tree.groups) {
-    group.definitions = group.rules.map(lower);
-    group.defaultDefinition = group.defaultRule === undefined ? undefined : lower(group.defaultRule);
-  }
-}
-
-function checkRules(tree: RuleTree, diagnostics: Diagnostics, limits: RegoLimits): void {
-  const ordering = new Ordering(diagnostics);
-  for (const group of tree.groups) {
-    const definitions = group.defaultDefinition === undefined ? group.definitions : [...group.definitions, group.defaultDefinition];
-    for (const { clauses } of definitions) {
-      for (const clause of clauses) {
-        orderClause(clause, new Set(clause.parameters), ordering);
-        checkRegexes(clause.body, diagnostics, limits);
-      }
-    }
-  }
-}
-
-/**
- * Refuses literal patterns that are not RE2 syntax. At run time such a call would be undefined, and its negation true:
- * a policy whose pattern never matches must not load.
- */
-function checkRegexes(block: { readonly statements: Parameters<typeof visitStatements>[0] }, diagnostics: Diagnostics, limits: RegoLimits): void {
-  visitStatements(block.statements, ({ op, source, at }) => {
-    if (op.kind !== "call" || op.callee.kind !== "builtin") return;
-    const operand = REGEX_PATTERN_OPERANDS.get(op.callee.name);
-    const pattern = operand === undefined ? undefined : op.args[operand];
-    if (pattern?.kind !== "const" || typeof pattern.value !== "string") return;
-    try {
-      checkRegex(pattern.value, limits);
-    } catch (error) {
-      if (error instanceof RegexSyntaxError)
-        diagnostics.add("ERR_REGO_REGEX", source, at, `the pattern ${JSON.stringify(pattern.value)} is not RE2 syntax: ${error.message}`);
-      else if (error instanceof RegoError) diagnostics.add(error.code, source, at, error.message);
-      else throw error;
-    }
-  });
-}
-
 /** A base document may not stand where a rule or a package does. */
 function refuseConflicts(node: TreeNode, base: Value, path: readonly Value[]): void {
   if (node.group !== undefined) {
@@ -482,11 +347,20 @@ function refuseConflicts(node: TreeNode, base: Value, path: readonly Value[]): v
 }
 
 function patchStep(operation: PatchOperation, limits: RegoLimits): PatchStep {
-  const value = operation.value === undefined ? undefined : fromJson(operation.value, limits.maxNesting);
+  const path = parsePointer(operation.path);
+  // The document may not get deeper by patches than it may be set.
+  const value = operation.value === undefined ? undefined : fromJson(operation.value, Math.max(0, limits.maxNesting - path.length));
   return {
     op: operation.op,
-    path: parsePointer(operation.path),
+    path,
     ...(operation.from === undefined ? {} : { from: parsePointer(operation.from) }),
     ...(value === undefined ? {} : { value }),
   };
+}
+
+/** The package and the imports of a query as the start of a module; empty without both. */
+function queryHeader({ package: name, imports }: EvaluateOptions): string {
+  if (name === undefined && imports === undefined) return "";
+  const path = name === undefined ? "query" : name.startsWith("data.") ? name.slice("data.".length) : name;
+  return [`package ${path}`, ...(imports ?? []).map((item) => `import ${item}`), ""].join("\n");
 }

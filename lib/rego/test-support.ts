@@ -50,30 +50,35 @@ export function codeOf(run: () => unknown): RegoErrorCode | undefined {
   }
 }
 
+/** Rounds of {@link growthExponent}: enough of them pass between two moments of load on the machine. */
+const ROUNDS = { least: 4, most: 16 };
+
+/** An exponent below this ends the measurement: more rounds cannot lift it over any bound in use. */
+const CLEARLY_LINEAR = 1.1;
+
 /**
- * The exponent `e` of time ~ size^e, by least squares over the fastest of several runs at each size. Measured up to three
- * times, the lowest counts: load on the machine only ever adds.
+ * The exponent `e` of time ~ size^e, by least squares over the fastest run at each size. Load on the machine only ever adds
+ * time: each round runs all sizes in turn, so that it meets all of them, and while the answer is in doubt more rounds follow.
  * @param prepare builds what one run needs; only the function that it returns is timed
  */
 export function growthExponent(sizes: readonly number[], prepare: (size: number) => () => void): number {
-  let lowest = Infinity;
-  for (let attempt = 0; attempt < 3 && !(lowest < 1.1); attempt++) lowest = Math.min(lowest, measureGrowth(sizes, prepare));
-  return lowest;
+  const points = sizes.map((size) => ({ size, run: prepare(size), fastest: Infinity }));
+  // The first runs are compiled as they go; they count for nothing.
+  for (const { run } of points) run();
+  let exponent = Infinity;
+  for (let round = 1; round <= ROUNDS.most && !(round > ROUNDS.least && exponent < CLEARLY_LINEAR); round++) {
+    for (const point of points) {
+      const start = performance.now();
+      point.run();
+      point.fastest = Math.min(point.fastest, performance.now() - start);
+    }
+    exponent = slope(points.map(({ size, fastest }) => ({ x: Math.log(size), y: Math.log(Math.max(fastest, 1e-3)) })));
+  }
+  return exponent;
 }
 
-function measureGrowth(sizes: readonly number[], prepare: (size: number) => () => void): number {
-  const runs = sizes.map((size) => ({ size, run: prepare(size) }));
-  // The first runs are compiled as they go; they count for nothing.
-  for (const { run } of runs.slice(0, 2)) run();
-  const points = runs.map(({ size, run }) => {
-    let fastest = Infinity;
-    for (let round = 0; round < 4; round++) {
-      const start = performance.now();
-      run();
-      fastest = Math.min(fastest, performance.now() - start);
-    }
-    return { x: Math.log(size), y: Math.log(Math.max(fastest, 1e-3)) };
-  });
+/** The slope of the straight line that fits points best. */
+function slope(points: readonly { readonly x: number; readonly y: number }[]): number {
   const mean = (pick: (point: { readonly x: number; readonly y: number }) => number): number =>
     points.reduce((sum, point) => sum + pick(point), 0) / points.length;
   const [x, y] = [mean((point) => point.x), mean((point) => point.y)];

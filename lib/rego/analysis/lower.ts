@@ -2,7 +2,7 @@ import type { Body, Clause, Module, Statement, Term, WithModifier } from "../syn
 import type { Diagnostics } from "../syntax/source.ts";
 import type { RegoErrorCode } from "../errors.ts";
 import type { Value } from "../values/index.ts";
-import { equalValues, formatValue, keyText, RegoObject, RegoSet } from "../values/index.ts";
+import { equalValues, formatValue, isArray, keyText, RegoObject, RegoSet, typeName } from "../values/index.ts";
 import { findClosures, visitOperand } from "./ir.ts";
 import type { Block, Callee, Comprehension, Flat, LoweredClause, Modifier, Op, Operand, PrintArgument, RefBase, RefOperand, Variable } from "./ir.ts";
 import type { RuleGroup, RuleTree, SourceRule } from "./rule-tree.ts";
@@ -108,7 +108,7 @@ export class Lowerer {
   /** Lowers one clause of a rule of a group. */
   clause(entry: SourceRule, clause: Clause): LoweredClause {
     const { head } = entry.rule;
-    if (head.name === "input" || head.name === "data")
+    if (this.#mustNotShadow(head.name))
       this.#error("ERR_REGO_COMPILE", head.at, `rules must not shadow ${head.name} (use a different rule name)`);
     const out: Flat[] = [];
     const body: Block = { statements: out };
@@ -197,7 +197,7 @@ export class Lowerer {
 
   #declare(name: string, at: number, how: "declared" | "assigned"): Variable {
     const frame = this.#frame();
-    if (name === "input" || name === "data") this.#error("ERR_REGO_COMPILE", at, `variables must not shadow ${name} (use a different name)`);
+    if (this.#mustNotShadow(name)) this.#error("ERR_REGO_COMPILE", at, `variables must not shadow ${name} (use a different name)`);
     const earlier = frame.declared.get(name);
     if (earlier !== undefined)
       this.#error(
@@ -210,6 +210,11 @@ export class Lowerer {
     frame.declared.set(name, { variable, how });
     this.named.push(variable);
     return variable;
+  }
+
+  /** True for the names of the two documents; v0 let rules and variables hide them. */
+  #mustNotShadow(name: string): boolean {
+    return (name === "input" || name === "data") && this.#scope.module.version === "v1";
   }
 
   /** The innermost declared variable of a name. */
@@ -268,7 +273,7 @@ export class Lowerer {
     const frame = this.#frame();
     if (parameter.kind === "var" && parameter.name === "_") return;
     if (parameter.kind === "var" && !frame.declared.has(parameter.name)) {
-      if (parameter.name === "input" || parameter.name === "data")
+      if (this.#mustNotShadow(parameter.name))
         this.#error("ERR_REGO_COMPILE", parameter.at, `parameters must not shadow ${parameter.name} (use a different name)`);
       frame.declared.set(parameter.name, { variable, how: "parameter" });
       return;
@@ -509,6 +514,8 @@ export class Lowerer {
       case "object":
         return fold({ kind: "object", entries: target.entries.map(([key, value]) => [this.#operand(key, out), this.#target(value, out)]) });
       case "scalar":
+        // Plain data comes as one constant. A pattern may have no scalars: there would be nothing to assign to.
+        if (holdsScalar(target.value)) this.#error("ERR_REGO_COMPILE", target.at, `cannot assign to a ${typeName(target.value)}; compare with == or unify with =`);
         return { kind: "const", value: target.value };
       case "ref":
         this.#error("ERR_REGO_COMPILE", target.at, "cannot assign to a reference");
@@ -832,6 +839,11 @@ function matchEntries(
     pairs.push([value, other[1]]);
   }
   return pairs;
+}
+
+function holdsScalar(value: Value): boolean {
+  if (isArray(value)) return value.some(holdsScalar);
+  return !(value instanceof RegoObject) || [...value.entries()].some(([, item]) => holdsScalar(item));
 }
 
 /** Names that a body declares in its own scope, and those of its parameters. */

@@ -30,6 +30,8 @@ export interface Builtin {
   readonly deprecated?: boolean;
   /** True for relations: the result is an array of all solutions. */
   readonly relation?: boolean;
+  /** Index of the operand that is a regular expression: literals there are checked when a policy is loaded. */
+  readonly patternOperand?: number;
   /** @throws {BuiltinError} for operands that it cannot take */
   call(args: RegoArray, context: BuiltinContext): Value | undefined;
 }
@@ -54,7 +56,7 @@ export function define(
   name: string,
   arity: number,
   call: (args: RegoArray, context: BuiltinContext) => Value | undefined,
-  options: { readonly deprecated?: boolean; readonly relation?: boolean } = {},
+  options: Pick<Builtin, "deprecated" | "relation" | "patternOperand"> = {},
 ): Builtin {
   return { name, arity, call, ...options };
 }

@@ -14,8 +14,6 @@ import { timeBuiltins } from "./time.ts";
 import { typeBuiltins } from "./types.ts";
 import { unitBuiltins } from "./units.ts";
 
-export { REGEX_PATTERN_OPERANDS } from "./regex.ts";
-
 const FAMILIES: readonly (readonly Builtin[])[] = [
   comparisonBuiltins,
   arithmeticBuiltins,

@@ -2,16 +2,6 @@ import type { RegoArray } from "../values/index.ts";
 import type { Builtin, BuiltinContext } from "./builtin.ts";
 import { BuiltinError, define, integer, string } from "./builtin.ts";
 
-/** Which operand of each function is the pattern: literals there are checked when the policy is loaded. */
-export const REGEX_PATTERN_OPERANDS: ReadonlyMap<string, number> = new Map([
-  ["regex.match", 0],
-  ["re_match", 0],
-  ["regex.split", 0],
-  ["regex.find_n", 0],
-  ["regex.find_all_string_submatch_n", 0],
-  ["regex.replace", 1],
-]);
-
 function limitOf(args: RegoArray, at: number): number {
   const value = Number(integer(args, at));
   return Math.max(-1, Math.min(value, 2 ** 31));
@@ -23,8 +13,8 @@ function isMatch(args: RegoArray, context: BuiltinContext): boolean {
 
 /** Regular expressions: RE2 syntax and semantics, never those of JavaScript. */
 export const regexBuiltins: readonly Builtin[] = [
-  define("regex.match", 2, isMatch),
-  define("re_match", 2, isMatch, { deprecated: true }),
+  define("regex.match", 2, isMatch, { patternOperand: 0 }),
+  define("re_match", 2, isMatch, { deprecated: true, patternOperand: 0 }),
   define("regex.is_valid", 1, ([text], context) => {
     if (typeof text !== "string") return false;
     try {
@@ -35,56 +25,76 @@ export const regexBuiltins: readonly Builtin[] = [
       throw error;
     }
   }),
-  define("regex.find_n", 3, (args, context) => {
-    const text = string(args, 1);
-    const found = context.findAll(string(args, 0), text, limitOf(args, 2));
-    context.allocate(found.length * 32 + text.length);
-    return found.map(([start, end]) => text.slice(start, end));
-  }),
-  define("regex.find_all_string_submatch_n", 3, (args, context) => {
-    const text = string(args, 1);
-    const found = context.findAll(string(args, 0), text, limitOf(args, 2));
-    return found.map((indexes) => {
-      context.allocate(indexes.length * 16);
-      const groups: string[] = [];
-      for (let at = 0; at < indexes.length; at += 2) groups.push(indexes[at]! < 0 ? "" : text.slice(indexes[at], indexes[at + 1]));
-      return groups;
-    });
-  }),
-  define("regex.split", 2, (args, context) => {
-    const text = string(args, 1);
-    const pattern = string(args, 0);
-    const found = context.findAll(pattern, text, -1);
-    if (pattern !== "" && text === "") return [""];
-    const parts: string[] = [];
-    let begin = 0;
-    let end = 0;
-    for (const [start, stop] of found) {
-      end = start!;
-      if (stop !== 0) parts.push(text.slice(begin, end));
-      begin = stop!;
-    }
-    if (end !== text.length) parts.push(text.slice(begin));
-    context.allocate(parts.length * 16 + text.length);
-    return parts;
-  }),
-  define("regex.replace", 3, (args, context) => {
-    const text = string(args, 0);
-    const pattern = string(args, 1);
-    const found = context.findAll(pattern, text, -1);
-    const template = string(args, 2);
-    const names = template.includes("$") ? (): Readonly<Record<string, number>> => context.regex(pattern).namedGroups() : undefined;
-    let result = "";
-    let at = 0;
-    for (const indexes of found) {
-      result += text.slice(at, indexes[0]);
-      const piece = names === undefined ? template : expand(template, text, indexes, names);
-      context.allocate(piece.length);
-      result += piece;
-      at = indexes[1]!;
-    }
-    return result + text.slice(at);
-  }),
+  define(
+    "regex.find_n",
+    3,
+    (args, context) => {
+      const text = string(args, 1);
+      const found = context.findAll(string(args, 0), text, limitOf(args, 2));
+      context.allocate(found.length * 32 + text.length);
+      return found.map(([start, end]) => text.slice(start, end));
+    },
+    { patternOperand: 0 },
+  ),
+  define(
+    "regex.find_all_string_submatch_n",
+    3,
+    (args, context) => {
+      const text = string(args, 1);
+      const found = context.findAll(string(args, 0), text, limitOf(args, 2));
+      return found.map((indexes) => {
+        context.allocate(indexes.length * 16);
+        const groups: string[] = [];
+        for (let at = 0; at < indexes.length; at += 2) groups.push(indexes[at]! < 0 ? "" : text.slice(indexes[at], indexes[at + 1]));
+        return groups;
+      });
+    },
+    { patternOperand: 0 },
+  ),
+  define(
+    "regex.split",
+    2,
+    (args, context) => {
+      const text = string(args, 1);
+      const pattern = string(args, 0);
+      const found = context.findAll(pattern, text, -1);
+      if (pattern !== "" && text === "") return [""];
+      const parts: string[] = [];
+      let begin = 0;
+      let end = 0;
+      for (const [start, stop] of found) {
+        end = start!;
+        if (stop !== 0) parts.push(text.slice(begin, end));
+        begin = stop!;
+      }
+      if (end !== text.length) parts.push(text.slice(begin));
+      context.allocate(parts.length * 16 + text.length);
+      return parts;
+    },
+    { patternOperand: 0 },
+  ),
+  define(
+    "regex.replace",
+    3,
+    (args, context) => {
+      const text = string(args, 0);
+      const pattern = string(args, 1);
+      const found = context.findAll(pattern, text, -1);
+      const template = string(args, 2);
+      const names = template.includes("$") ? (): Readonly<Record<string, number>> => context.regex(pattern).namedGroups() : undefined;
+      let result = "";
+      let at = 0;
+      for (const indexes of found) {
+        result += text.slice(at, indexes[0]);
+        const piece = names === undefined ? template : expand(template, text, indexes, names);
+        context.allocate(piece.length);
+        result += piece;
+        at = indexes[1]!;
+      }
+      return result + text.slice(at);
+    },
+    { patternOperand: 1 },
+  ),
 ];
 
 function isNameUnit(unit: number): boolean {

@@ -68,6 +68,8 @@ export class Query implements Documents, BuiltinContext {
   readonly sinks: Value[][] = [];
   /** Objects under construction by rules, innermost last. */
   readonly drafts: { readonly root: Draft; placed: number }[] = [];
+  /** Solutions of the innermost body of a set or an object, counted for the trace. */
+  solutions = 0;
   droppedPrints = 0;
   steps = 0;
   memory = 0;

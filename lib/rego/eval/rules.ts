@@ -175,6 +175,7 @@ function compileSet(program: Program, group: RuleGroup): (query: Query) => Value
         const found = value!(query, slots);
         if (found === undefined) return false;
         query.allocate(16);
+        query.solutions++;
         (slots[result] as RegoSet).add(found);
         return false;
       };
@@ -190,16 +191,20 @@ function compileSet(program: Program, group: RuleGroup): (query: Query) => Value
   };
 }
 
-/** Runs a body that may have any number of solutions; for the trace it counts as held either way. */
+/** Runs a body that may have any number of solutions; for the trace it held if there was one. */
 function tracedRun(program: Program, group: RuleGroup, clause: LoweredClause, chain: Chain): (query: Query, slots: Slots) => void {
   if (!program.traced) return chain;
   const place = program.place(group.name, clause.source, clause.at);
   return (query, slots) => {
+    const outside = query.solutions;
+    query.solutions = 0;
     query.trace?.begin(group.name, clause.source, clause.at);
     query.observer?.enter(place);
     chain(query, slots);
-    query.observer?.leave(place, false);
-    query.trace?.end(false);
+    const held = query.solutions > 0;
+    query.observer?.leave(place, held);
+    query.trace?.end(held);
+    query.solutions = outside;
   };
 }
 
@@ -231,6 +236,7 @@ function compileObject(program: Program, group: RuleGroup): (query: Query) => Va
           const target = query.drafts.at(-1)!;
           if (!place(target.root, keys, found, clause.isItem)) throw conflict("object keys must be unique", clause.source, clause.at);
           target.placed++;
+          query.solutions++;
           return false;
         };
       });
