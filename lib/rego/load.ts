@@ -9,7 +9,8 @@ import { BUILTINS } from "./builtins/index.ts";
 import { RegoError } from "./errors.ts";
 import type { RegoLimits } from "./limits.ts";
 import type { HostFunction, RegoModule } from "./policy.ts";
-import { checkRegex, RegexSyntaxError } from "./regex/cache.ts";
+import type { RegexCache } from "./regex/cache.ts";
+import { RegexSyntaxError } from "./regex/cache.ts";
 import type { Module, RegoVersion } from "./syntax/ast.ts";
 import { isDiagnostics, parseModule } from "./syntax/parser.ts";
 import { Diagnostics, Source } from "./syntax/source.ts";
@@ -81,14 +82,14 @@ export function lowerRules(tree: RuleTree, modules: readonly Module[], names: Re
 }
 
 /** Orders all bodies, and checks what needs that order. */
-export function checkRules(tree: RuleTree, builtins: ReadonlyMap<string, Builtin>, diagnostics: Diagnostics, limits: RegoLimits): void {
+export function checkRules(tree: RuleTree, builtins: ReadonlyMap<string, Builtin>, regexes: RegexCache, diagnostics: Diagnostics, limits: RegoLimits): void {
   const ordering = new Ordering(diagnostics);
   for (const group of tree.groups) {
     const definitions = group.defaultDefinition === undefined ? group.definitions : [...group.definitions, group.defaultDefinition];
     for (const { clauses } of definitions) {
       for (const clause of clauses) {
         orderClause(clause, new Set(clause.parameters), ordering);
-        checkRegexes(clause.body, builtins, diagnostics, limits);
+        checkRegexes(clause.body, builtins, regexes, diagnostics, limits);
       }
     }
   }
@@ -98,14 +99,14 @@ export function checkRules(tree: RuleTree, builtins: ReadonlyMap<string, Builtin
  * Refuses literal patterns that are not RE2 syntax. At run time such a call would be undefined, and its negation true:
  * a policy whose pattern never matches must not load.
  */
-export function checkRegexes(block: Block, builtins: ReadonlyMap<string, Builtin>, diagnostics: Diagnostics, limits: RegoLimits): void {
+export function checkRegexes(block: Block, builtins: ReadonlyMap<string, Builtin>, regexes: RegexCache, diagnostics: Diagnostics, limits: RegoLimits): void {
   visitStatements(block.statements, ({ op, source, at }) => {
     if (op.kind !== "call" || op.callee.kind !== "builtin") return;
     const operand = builtins.get(op.callee.name)?.patternOperand;
     const pattern = operand === undefined ? undefined : op.args[operand];
     if (pattern?.kind !== "const" || typeof pattern.value !== "string") return;
     try {
-      checkRegex(pattern.value, limits);
+      regexes.get(pattern.value, limits);
     } catch (error) {
       if (error instanceof RegexSyntaxError)
         diagnostics.add("ERR_REGO_REGEX", source, at, `the pattern ${JSON.stringify(pattern.value)} is not RE2 syntax: ${error.message}`);

@@ -186,13 +186,13 @@ class CompiledPolicy implements Policy {
     diagnostics.throwIfAny();
     lowerRules(this.#tree, parsed, this.#names, this.#environment(diagnostics));
     diagnostics.throwIfAny();
-    checkRules(this.#tree, this.#builtins, diagnostics, this.#limits);
+    this.#regexes = new RegexCache(this.#limits.maxRegexCache);
+    checkRules(this.#tree, this.#builtins, this.#regexes, diagnostics, this.#limits);
     refuseRecursion(this.#tree, diagnostics, options.allowRecursiveFunctions ?? false);
     diagnostics.throwIfAny();
     this.#types = options.checkTypes === true ? checkTypes(this.#tree, diagnostics) : undefined;
     diagnostics.throwIfAny();
     this.#program = new Program(this.#tree, this.#builtins, false);
-    this.#regexes = new RegexCache(this.#limits.maxRegexCache);
   }
 
   evaluate(text: string, options: EvaluateOptions = {}): Evaluation {
@@ -293,7 +293,7 @@ class CompiledPolicy implements Policy {
     diagnostics.throwIfAny();
     const ordering = new Ordering(diagnostics);
     requireSafe(expressions, orderBlock(block, new Set(), ordering), source, 0, ordering);
-    checkRegexes(block, this.#builtins, diagnostics, this.#limits);
+    checkRegexes(block, this.#builtins, this.#regexes, diagnostics, this.#limits);
     diagnostics.throwIfAny();
     if (this.#types !== undefined) checkBlockTypes(block, this.#tree, this.#types, diagnostics);
     diagnostics.throwIfAny();

@@ -82,15 +82,6 @@ export class Regex {
   }
 }
 
-/**
- * Refuses a pattern that is not RE2 syntax.
- * @throws {RegexSyntaxError}; {RegoError} ERR_REGO_LIMIT_REGEX
- */
-export function checkRegex(pattern: string, limits: RegexLimits): void {
-  checkLength(pattern, limits);
-  checkSize(new Regex(pattern, limits), limits);
-}
-
 function checkSize(regex: Regex, limits: RegexLimits): void {
   if (regex.size > limits.maxRegexProgram) throw tooLarge(regex.size, limits);
 }
