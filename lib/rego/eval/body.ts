@@ -10,7 +10,7 @@ import type { Meter, RegoArray, Value } from "../values/index.ts";
 import { compareValues, equalValues, formatValue, isArray, isPrimitive, lookup, RegoObject, RegoSet } from "../values/index.ts";
 import type { Chain, Continuation, Getter, Match, Slots, Test } from "./closures.ts";
 import { collect, eachMember, newSlots, sequence } from "./closures.ts";
-import { descend, isPlain, overlayWith, rootView, viewKeys, viewValue, withPath } from "./documents.ts";
+import { descend, isPlain, lookupBase, overlayWith, rootView, viewKeys, viewValue, withPath } from "./documents.ts";
 import type { View } from "./documents.ts";
 import type { FunctionCode, Program } from "./program.ts";
 import type { Documents, Query, Replacement } from "./query.ts";
@@ -594,21 +594,21 @@ export class BodyCompiler {
       return viewValue(program, query, view);
     };
     if (found === undefined) return walk;
-    const direct = follow(found.get, ref.path.slice(found.steps), (step) => this.#get(step, source));
+    const direct = follow(found.get, ref.path.slice(found.steps), (step) => this.#get(step, source), found.isBase ? lookupBase : lookup);
     return (query, slots) => (query.overlay === undefined ? direct(query, slots) : walk(query, slots));
   }
 
   /** The rule, or the base documents without any rule, that the constant start of a `data` reference leads to. */
-  #ruleAt(ref: RefOperand): { readonly get: Getter; readonly steps: number } | undefined {
+  #ruleAt(ref: RefOperand): { readonly get: Getter; readonly steps: number; readonly isBase: boolean } | undefined {
     let node = this.#program.tree.root;
     for (let at = 0; at < ref.path.length; at++) {
       const step = ref.path[at]!;
       if (step.kind !== "const") return undefined;
       const child = isPrimitive(step.value) ? node.children.get(step.value) : undefined;
-      if (child === undefined) return { get: (query) => query.base, steps: 0 };
+      if (child === undefined) return { get: (query) => query.base, steps: 0, isBase: true };
       if (child.group !== undefined) {
         const document = isDocument(child.group) ? this.#program.document(child.group) : (): undefined => undefined;
-        return { get: document, steps: at + 1 };
+        return { get: document, steps: at + 1, isBase: false };
       }
       node = child;
     }
@@ -633,7 +633,7 @@ export class BodyCompiler {
     const found = this.#ruleAt(ref) ?? this.#prefixOf(ref);
     const program = this.#program;
     return (next) => {
-      const conts = steps.map((_, at) => walkSteps(steps, at, next));
+      const conts = steps.map((_, at) => walkSteps(steps, at, next, lookupBase));
       const visit = (query: Query, slots: Slots, view: View, at: number): boolean => {
         if (at === steps.length) {
           const value = viewValue(program, query, view);
@@ -656,13 +656,13 @@ export class BodyCompiler {
       };
       const general: Chain = (query, slots) => visit(query, slots, rootView(program, query), 0);
       if (found === undefined) return general;
-      const direct = startAt(found.get, walkSteps(steps, found.steps, next));
+      const direct = startAt(found.get, walkSteps(steps, found.steps, next, found.isBase ? lookupBase : lookup));
       return (query, slots) => (query.overlay === undefined ? direct(query, slots) : general(query, slots));
     };
   }
 
   /** As {@link #ruleAt}, for references whose constant start ends before they iterate. */
-  #prefixOf(ref: RefOperand): { readonly get: Getter; readonly steps: number } | undefined {
+  #prefixOf(ref: RefOperand): { readonly get: Getter; readonly steps: number; readonly isBase: boolean } | undefined {
     const constant = ref.path.findIndex((step) => step.kind !== "const");
     return constant === -1 ? undefined : this.#ruleAt({ ...ref, path: ref.path.slice(0, constant) });
   }
@@ -850,7 +850,7 @@ function startAt(start: Getter, next: Continuation): Chain {
 }
 
 /** The continuation that follows the steps from one index on. */
-function walkSteps(steps: readonly Step[], from: number, last: Continuation): Continuation {
+function walkSteps(steps: readonly Step[], from: number, last: Continuation, find: Lookup = lookup): Continuation {
   let next = last;
   for (let at = steps.length - 1; at >= from; at--) {
     const step = steps[at]!;
@@ -859,7 +859,7 @@ function walkSteps(steps: readonly Step[], from: number, last: Continuation): Co
       const { get } = step;
       next = (query, slots, value) => {
         const key = get(query, slots);
-        const member = key === undefined ? undefined : lookup(value, key);
+        const member = key === undefined ? undefined : find(value, key);
         return member !== undefined && rest(query, slots, member);
       };
     } else {
@@ -870,8 +870,11 @@ function walkSteps(steps: readonly Step[], from: number, last: Continuation): Co
   return next;
 }
 
+/** One step into a value. */
+type Lookup = (value: Value, key: Value) => Value | undefined;
+
 /** Follows the steps of a reference without iteration. */
-function follow(start: Getter, path: readonly Operand[], compile: (step: Operand) => Getter): Getter {
+function follow(start: Getter, path: readonly Operand[], compile: (step: Operand) => Getter, find: Lookup = lookup): Getter {
   let getter = start;
   for (let at = 0; at < path.length;) {
     const step = path[at]!;
@@ -882,9 +885,9 @@ function follow(start: Getter, path: readonly Operand[], compile: (step: Operand
         if (next.kind !== "const") break;
         keys.push(next.value);
       }
-      getter = followKeys(getter, keys);
+      getter = followKeys(getter, keys, find);
     } else {
-      getter = followStep(getter, compile(step));
+      getter = followStep(getter, compile(step), find);
       at++;
     }
   }
@@ -892,27 +895,27 @@ function follow(start: Getter, path: readonly Operand[], compile: (step: Operand
 }
 
 /** Follows constant keys in a row. */
-function followKeys(start: Getter, keys: readonly Value[]): Getter {
+function followKeys(start: Getter, keys: readonly Value[], find: Lookup): Getter {
   const [key] = keys;
   if (keys.length === 1) {
     return (query, slots) => {
       const value = start(query, slots);
-      return value === undefined ? undefined : lookup(value, key!);
+      return value === undefined ? undefined : find(value, key!);
     };
   }
   return (query, slots) => {
     let value = start(query, slots);
-    for (let at = 0; at < keys.length && value !== undefined; at++) value = lookup(value, keys[at]!);
+    for (let at = 0; at < keys.length && value !== undefined; at++) value = find(value, keys[at]!);
     return value;
   };
 }
 
-function followStep(start: Getter, key: Getter): Getter {
+function followStep(start: Getter, key: Getter, find: Lookup): Getter {
   return (query, slots) => {
     const value = start(query, slots);
     if (value === undefined) return undefined;
     const at = key(query, slots);
-    return at === undefined ? undefined : lookup(value, at);
+    return at === undefined ? undefined : find(value, at);
   };
 }
 

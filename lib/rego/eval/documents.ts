@@ -24,11 +24,18 @@ export function isPlain(view: View): boolean {
   return view.node === undefined && view.overlay === undefined;
 }
 
+/** A step into a base document. OPA's store names members by text, so there a number finds the member of its text. */
+export function lookupBase(value: Value, key: Value): Value | undefined {
+  const found = lookup(value, key);
+  if (found !== undefined || (typeof key !== "number" && typeof key !== "bigint") || !(value instanceof RegoObject)) return found;
+  return value.get(String(key));
+}
+
 /** The place below a key; undefined if there is none. */
 export function descend(program: Program, query: Query, view: View, key: Value): View | undefined {
   const overlay = isPrimitive(key) ? view.overlay?.children.get(key) : undefined;
   if (overlay?.value !== undefined) return { node: undefined, base: overlay.value, overlay: undefined };
-  const base = view.base === undefined ? undefined : lookup(view.base, key);
+  const base = view.base === undefined ? undefined : lookupBase(view.base, key);
   const node = isPrimitive(key) ? view.node?.children.get(key) : undefined;
   if (node?.group !== undefined) {
     if (!isDocument(node.group)) return overlay === undefined ? undefined : { node: undefined, base: undefined, overlay };

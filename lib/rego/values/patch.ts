@@ -31,8 +31,10 @@ function unescapeToken(token: string): string {
 /** Applies the operations in order and returns the new document; the old one is untouched, so a failure changes nothing. */
 export function applyPatch(document: Value, steps: Iterable<PatchStep>): Value {
   const patch = new Patch();
-  let result = document;
+  // A document may be removed as a whole if another one is added in its place.
+  let result: Value | undefined = document;
   for (const step of steps) result = patch.apply(result, step);
+  if (result === undefined) throw new PatchError("the whole document cannot be removed");
   return result;
 }
 
@@ -92,14 +94,18 @@ function find(document: Value, path: readonly Value[]): Value {
 class Patch {
   readonly #own = new Set<Value>();
 
-  apply(document: Value, step: PatchStep): Value {
+  apply(document: Value | undefined, step: PatchStep): Value | undefined {
+    if (document === undefined) {
+      if (step.op !== "add" || step.path.length > 0) throw new PatchError(`${show(step.path)} does not exist: the document was removed`);
+      return given(step);
+    }
     switch (step.op) {
       case "add":
         return this.#insert(document, step.path, 0, given(step), "add");
       case "replace":
         return this.#insert(document, step.path, 0, given(step), "replace");
       case "remove":
-        return this.#remove(document, step.path, 0);
+        return step.path.length === 0 ? undefined : this.#remove(document, step.path, 0);
       case "copy": {
         const value = find(document, origin(step));
         // From here on the value stands in two places: nothing in it may be changed in place.
@@ -110,6 +116,7 @@ class Patch {
         const from = origin(step);
         const value = find(document, from);
         // RFC 6902 section 4.4: a location cannot be moved into one of its children.
+        if (from.length === 0 && step.path.length === 0) return document;
         if (from.length < step.path.length && from.every((token, at) => equalValues(token, step.path[at]!))) {
           throw new PatchError(`cannot move ${show(from)} into itself`);
         }
@@ -177,8 +184,7 @@ class Patch {
   }
 
   #remove(document: Value, path: readonly Value[], depth: number): Value {
-    const token = path[depth];
-    if (token === undefined) throw new PatchError("the whole document cannot be removed");
+    const token = path[depth]!;
     const found = child(document, token, path);
     if (depth < path.length - 1) return this.#withChild(document, token, this.#remove(found, path, depth + 1), path);
     if (document instanceof RegoObject) {
