@@ -57,6 +57,44 @@ describe("matcher", () => {
     for (const text of texts) expect([text, matcher?.test(text)]).toEqual([text, reference(pattern, text)]);
   });
 
+  it.each<[string, string]>([
+    ["a", "banana"],
+    ["", "ab😀"],
+    ["a*", "baac"],
+    ["(a)|(b)", "ab"],
+    ["(a+)(b+)?", "aabab"],
+    ["(a+?)(a*)", "aaa"],
+    ["(a|ab)(c|bcd)(d*)", "abcd abcdd"],
+    ["^a", "aaa"],
+    ["a$", "aaa"],
+    ["(^|,)([a-z]+)", "x,yy,zzz"],
+    ["[0-9]{2}", "12345"],
+    ["([a-z0-9]+)-([0-9]{1,3}?)", "app-1234 x-9"],
+  ])("%s finds in %j what RE2 finds", (pattern, text) => {
+    for (const count of [-1, 0, 1, 2]) expect(Matcher.compile(pattern)?.findAll(text, count, meter)).toEqual(referenceAll(pattern, text, count));
+  });
+
+  it.each([
+    "[a-z]+x",
+    "[a-z]*[0-9]",
+    "(?:[a-z]+-?)+x",
+    "^(?:(?:a|b)*?[a-c]+)+x",
+    "[a-z]{1,20}x",
+    "([a-z]+)+[0-9]",
+    "[a-z]+[b-z]+x",
+    ".*.*x",
+    "[a-z]+(?:b|c)+x",
+  ])("%s takes time in proportion to the text", (pattern) => {
+    const work = (length: number): number => {
+      let total = 0;
+      expect(Matcher.compile(pattern)?.findAll("a".repeat(length), -1, { work: (units) => (total += units) })).toEqual([]);
+      return total;
+    };
+    const [short, long] = [work(2000), work(8000)];
+    expect(short).toBeGreaterThan(10);
+    expect(long / short).toBeLessThan(4.5);
+  });
+
   it.each([
     "a**",
     "a{2}{3}",

@@ -2,18 +2,34 @@ import type { Meter } from "../values/index.ts";
 import type { CharacterSet, Node } from "./parse.ts";
 import { hasUnclearCaptures, parsePattern } from "./parse.ts";
 
+// Numbers, so that the loop over instructions jumps instead of comparing names.
+const MATCH = 0;
+const TEXT = 1;
+const SET = 2;
+const SPAN = 3;
+const BEGIN = 4;
+const END = 5;
+const SPLIT = 6;
+const JUMP = 7;
+const SAVE = 8;
+const STAR = 9;
+
 /** One instruction; a program runs from the first one on. */
 type Instruction =
-  | { readonly op: "text"; readonly text: string }
-  | { readonly op: "set"; readonly set: CharacterSet }
-  | { readonly op: "begin" }
-  | { readonly op: "end" }
+  | { readonly op: typeof TEXT; readonly text: string }
+  | { readonly op: typeof SET; readonly set: CharacterSet }
+  /** As many characters of a set as there are, up to `max`: used where giving some back could not lead to a match. */
+  | { readonly op: typeof SPAN; readonly set: CharacterSet; readonly min: number; readonly max: number }
+  /** The same without bounds. What it ran over once it does not run over again: `index` counts on from the splits. */
+  | { readonly op: typeof STAR; readonly set: CharacterSet; readonly index: number }
+  | { readonly op: typeof BEGIN }
+  | { readonly op: typeof END }
   /** Tries the next instruction, then `other`; the other way round if `lazy`. `index` counts the splits of the program. */
-  | { readonly op: "split"; other: number; readonly lazy: boolean; readonly index: number }
-  | { readonly op: "jump"; to: number }
+  | { readonly op: typeof SPLIT; other: number; readonly lazy: boolean; readonly index: number }
+  | { readonly op: typeof JUMP; to: number }
   /** Remembers the position in one of the captures: start and end of the match, then of each group. */
-  | { readonly op: "save"; readonly slot: number }
-  | { readonly op: "match" };
+  | { readonly op: typeof SAVE; readonly slot: number }
+  | { readonly op: typeof MATCH };
 
 /** Instructions of a program: repetitions are written out. */
 const MAX_PROGRAM = 1000;
@@ -53,10 +69,10 @@ export class Matcher {
     this.#program = assembler.finish();
     this.#splits = assembler.splits;
     this.#groups = assembler.groups;
-    this.#anchored = this.#program[0]?.op === "begin";
+    this.#anchored = this.#program[0]?.op === BEGIN;
     this.#capturesAreClear = !hasUnclearCaptures(tree);
     const [first, second, third] = this.#program;
-    this.#exact = first?.op === "begin" && second?.op === "text" && third?.op === "end" && this.#program.length === 4 ? second.text : undefined;
+    this.#exact = first?.op === BEGIN && second?.op === TEXT && third?.op === END && this.#program.length === 4 ? second.text : undefined;
     this.#captures = Array.from({ length: 2 * (this.#groups + 1) }, () => -1);
   }
 
@@ -65,7 +81,7 @@ export class Matcher {
     const tree = parsePattern(pattern);
     if (tree === undefined) return undefined;
     const assembler = new Assembler();
-    return assembler.add(tree) ? new Matcher(assembler, tree) : undefined;
+    return assembler.add(tree, "end of pattern") ? new Matcher(assembler, tree) : undefined;
   }
 
   /** Number of instructions: what a match may cost per character. */
@@ -141,40 +157,72 @@ export class Matcher {
       const instruction = program[pc]!;
       let holds = true;
       switch (instruction.op) {
-        case "match":
+        case MATCH:
           captures[1] = at;
           waiting.length = 0;
           this.#steps += steps;
           return true;
-        case "text":
+        case TEXT:
           holds = text.startsWith(instruction.text, at);
           at += instruction.text.length;
           pc++;
           break;
-        case "set": {
+        case SET: {
           const unit = at < text.length ? text.charCodeAt(at) : -1;
           holds = unit < 128 ? unit !== -1 && instruction.set.ascii[unit] === 1 : instruction.set.others;
           at += unit >= 128 && isPair(text, at) ? 2 : 1;
           pc++;
           break;
         }
-        case "begin":
+        case SPAN: {
+          const { set, min, max } = instruction;
+          const { ascii, others } = set;
+          let count = 0;
+          for (; count < max && at < text.length; count++) {
+            const unit = text.charCodeAt(at);
+            if (unit < 128 ? ascii[unit] === 0 : !others) break;
+            at += unit >= 128 && isPair(text, at) ? 2 : 1;
+          }
+          steps += count;
+          holds = count >= min;
+          pc++;
+          break;
+        }
+        case STAR: {
+          const { ascii, others } = instruction.set;
+          const entries = instruction.index * positions;
+          const from = at;
+          for (;;) {
+            // From a position that was run over, the way leads to where it led before, and there was no match.
+            holds = visited[entries + at] !== search;
+            if (!holds) break;
+            visited[entries + at] = search;
+            if (at === text.length) break;
+            const unit = text.charCodeAt(at);
+            if (unit < 128 ? ascii[unit] === 0 : !others) break;
+            at += unit >= 128 && isPair(text, at) ? 2 : 1;
+          }
+          steps += at - from;
+          pc++;
+          break;
+        }
+        case BEGIN:
           holds = at === 0;
           pc++;
           break;
-        case "end":
+        case END:
           holds = at === text.length;
           pc++;
           break;
-        case "jump":
+        case JUMP:
           pc = instruction.to;
           break;
-        case "save":
+        case SAVE:
           waiting.push(captures[instruction.slot]!, instruction.slot, RESTORE);
           captures[instruction.slot] = at;
           pc++;
           break;
-        case "split": {
+        case SPLIT: {
           const entry = instruction.index * positions + at;
           holds = visited[entry] !== search;
           visited[entry] = search;
@@ -204,6 +252,9 @@ function isPair(text: string, at: number): boolean {
   return next >= 0xdc00 && next <= 0xdfff;
 }
 
+/** What stands behind a part of a pattern: another part, the end of the pattern, or something that is not worth looking at. */
+type Next = Node | "end of pattern" | undefined;
+
 /** Writes the program of a tree. */
 class Assembler {
   readonly #program: Instruction[] = [];
@@ -211,55 +262,57 @@ class Assembler {
   groups = 0;
 
   finish(): readonly Instruction[] {
-    this.#program.push({ op: "match" });
+    this.#program.push({ op: MATCH });
     return this.#program;
   }
 
   /** Adds a tree; false if the program gets too long. */
-  add(node: Node): boolean {
+  add(node: Node, next: Next): boolean {
     const program = this.#program;
     if (program.length > MAX_PROGRAM) return false;
     switch (node.kind) {
       case "text":
-        program.push({ op: "text", text: node.text });
+        program.push({ op: TEXT, text: node.text });
         return true;
       case "set":
-        program.push({ op: "set", set: node.set });
+        program.push({ op: SET, set: node.set });
         return true;
       case "begin":
+        program.push({ op: BEGIN });
+        return true;
       case "end":
-        program.push({ op: node.kind });
+        program.push({ op: END });
         return true;
       case "sequence":
-        return node.items.every((item) => this.add(item));
+        return node.items.every((item, at) => this.add(item, at === node.items.length - 1 ? next : node.items[at + 1]));
       case "choice":
-        return this.#choice(node.branches);
+        return this.#choice(node.branches, next);
       case "repeat":
-        return this.#repeat(node.item, node.min, node.max, node.lazy);
+        return this.#repeat(node, next);
       case "group": {
         this.groups = Math.max(this.groups, node.index);
-        program.push({ op: "save", slot: 2 * node.index });
-        const added = this.add(node.item);
-        program.push({ op: "save", slot: 2 * node.index + 1 });
+        program.push({ op: SAVE, slot: 2 * node.index });
+        const added = this.add(node.item, next);
+        program.push({ op: SAVE, slot: 2 * node.index + 1 });
         return added;
       }
     }
   }
 
   #split(lazy = false): { other: number } {
-    const split = { op: "split" as const, other: -1, lazy, index: this.splits++ };
+    const split = { op: SPLIT as typeof SPLIT, other: -1, lazy, index: this.splits++ };
     this.#program.push(split);
     return split;
   }
 
-  #choice(branches: readonly Node[]): boolean {
+  #choice(branches: readonly Node[], next: Next): boolean {
     const program = this.#program;
     const ends: { to: number }[] = [];
     for (let at = 0; at < branches.length; at++) {
       const split = at < branches.length - 1 ? this.#split() : undefined;
-      if (!this.add(branches[at]!)) return false;
+      if (!this.add(branches[at]!, next)) return false;
       if (split === undefined) break;
-      const jump = { op: "jump" as const, to: -1 };
+      const jump = { op: JUMP as typeof JUMP, to: -1 };
       program.push(jump);
       ends.push(jump);
       split.other = program.length;
@@ -268,23 +321,56 @@ class Assembler {
     return true;
   }
 
-  #repeat(item: Node, min: number, max: number | undefined, lazy: boolean): boolean {
+  #repeat({ item, min, max, lazy }: Node & { kind: "repeat" }, next: Next): boolean {
     const program = this.#program;
-    for (let count = 0; count < min; count++) if (!this.add(item)) return false;
+    if (item.kind === "set" && (min === max || takesAll(item.set, lazy, next))) {
+      if (max !== undefined || min > 0) program.push({ op: SPAN, set: item.set, min, max: max ?? min });
+      if (max === undefined) program.push({ op: STAR, set: item.set, index: this.splits++ });
+      return true;
+    }
+    for (let count = 0; count < min; count++) if (!this.add(item, undefined)) return false;
     if (max === undefined) {
       const start = program.length;
       const split = this.#split(lazy);
-      if (!this.add(item)) return false;
-      program.push({ op: "jump", to: start });
+      if (!this.add(item, undefined)) return false;
+      program.push({ op: JUMP, to: start });
       split.other = program.length;
       return true;
     }
     const splits: { other: number }[] = [];
     for (let count = min; count < max; count++) {
       splits.push(this.#split(lazy));
-      if (!this.add(item)) return false;
+      if (!this.add(item, undefined)) return false;
     }
     for (const split of splits) split.other = program.length;
     return true;
+  }
+}
+
+/**
+ * True if a repetition of a set can only match together with what follows by taking every character of the set that there
+ * is: what follows starts with none of them.
+ */
+function takesAll(set: CharacterSet, lazy: boolean, next: Next): boolean {
+  // At the end of the pattern everything is a match; a greedy repetition takes the longest.
+  if (next === "end of pattern") return !lazy;
+  if (next === undefined) return false;
+  switch (next.kind) {
+    case "end":
+      return true;
+    case "text": {
+      const unit = next.text.charCodeAt(0);
+      return unit < 128 ? set.ascii[unit] === 0 : !set.others;
+    }
+    case "set":
+      return !(set.others && next.set.others) && set.ascii.every((member, unit) => member === 0 || next.set.ascii[unit] === 0);
+    case "repeat":
+      return next.min > 0 && takesAll(set, lazy, next.item);
+    case "group":
+      return takesAll(set, lazy, next.item);
+    case "sequence":
+      return next.items.length > 0 && takesAll(set, lazy, next.items[0]);
+    default:
+      return false;
   }
 }
