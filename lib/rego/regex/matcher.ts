@@ -132,12 +132,32 @@ export class Matcher {
       this.#search = 1;
     }
     if (this.#anchored) return from === 0 && this.#at(text, 0);
-    for (let start = from; start <= text.length; start++) {
-      // No match starts inside a pair of surrogates: it is one character.
-      if (start > 0 && isPair(text, start - 1)) continue;
+    for (let start = this.#next(text, from); start <= text.length; start = this.#next(text, start + 1)) {
       if (this.#at(text, start)) return true;
     }
     return false;
+  }
+
+  /** The first position from one on at which a match could start; behind the end of the text if there is none. */
+  #next(text: string, from: number): number {
+    const [head] = this.#program;
+    const { length } = text;
+    let at = from;
+    if (head!.op === TEXT) {
+      at = text.indexOf(head!.text, from);
+      return at === -1 ? length + 1 : at;
+    }
+    if (head!.op === SET) {
+      const { ascii, others } = head!.set;
+      for (; at < length; at++) {
+        const unit = text.charCodeAt(at);
+        if (unit < 128 ? ascii[unit] === 1 : others) break;
+      }
+      this.#steps += at - from;
+      if (at >= length) return length + 1;
+    }
+    // No match starts inside a pair of surrogates: it is one character.
+    return at > 0 && isPair(text, at - 1) ? at + 1 : at;
   }
 
   #at(text: string, start: number): boolean {
