@@ -447,3 +447,56 @@ describe("null is a value", () => {
     expect(codeOf(() => valueOf("p := f(1)\nf(x) := null if x == 1\nf(x) := 2 if x < 2"))).toBe("ERR_REGO_CONFLICT");
   });
 });
+
+describe("what a comma, a bar and a brace decide", () => {
+  it.each<[string, unknown]>([
+    // The head of a comprehension is one operand: behind an operator, `|` is a union.
+    ["p := [{4} & {1} | {true}]", [[true]]],
+    ["p := [({4} & {1}) | {true}]", [[]]],
+    ["p := {{4} - {4} | {true}}", [[true]]],
+    ['p := {"a": {4} & {1} | {true}}', { a: [true] }],
+    ["p := [{1} | {2}]", [[1]]],
+    ["p := [{1} | {2}, 5 in {5}]", []],
+    ["p := [{1} | {2}, 5 in {5}, 6]", [[1, 2], true, 6]],
+    ["p := [{1} | {2} in {{1, 2}}, 6 in {7}]", [true, false]],
+    // A body, not the set of 0 and a boolean, which would always hold.
+    ['p if { 0, "a" in input.list }', true],
+    ['p if { 1, "a" in input.list }', undefined],
+    ['p if { 0, "a" in input.list; false }', undefined],
+    ['p if {0, "b" in input.list} == {0, false}', true],
+    ["p if {1} == {2}", undefined],
+    ['p := 0, "a" in input.list', true],
+    ['p := 1, "a" in input.list', false],
+    ['p contains 0, "a" in input.list', [true]],
+  ])("%s", (rules, expected) => {
+    expect(valueOf(rules, { input: { list: ["a"] } })).toEqual(expected);
+  });
+
+  it("in v0 an if makes a rule with a step an object, as in v1", () => {
+    const v0 = { version: "v0" } as const;
+    expect(valueOf("import future.keywords.if\np[x] if { x := 1 }", {}, v0)).toEqual({ "1": true });
+    expect(valueOf("import future.keywords.if\np.a if { true }", {}, v0)).toEqual({ a: true });
+    expect(valueOf("import future.keywords.if\np.a if { false }", {}, v0)).toEqual({});
+    expect(valueOf("import future.keywords.if\np.a { true }", {}, v0)).toEqual(["a"]);
+  });
+});
+
+describe("modifiers in template strings", () => {
+  it.each<[string, unknown]>([
+    ['p := $"{a} {a with input as {"a": 42}} {a}"\na := input.a', "1 42 1"],
+    ['p := $"{a with input.a as x with data.b as 3}" if x := 2\na := [input.a, data.b]', "[2, 3]"],
+    ['p := $"{a with input as {}}"\na := input.a', "<undefined>"],
+    ['p := $"{a with input.a as false}"\na := input.a', "false"],
+    ['p := $"{count(input.list) with input.list as [1, 2]}"', "2"],
+    ['p := $"{$"{a with input.a as 5}{a}" with input.a as 6}"\na := input.a', "56"],
+    // The value of a modifier stands outside of it.
+    ['p := $"{a with input.a as $"<{a}>"}"\na := input.a', "<1>"],
+    ['p := $"{a with input.a as input.nope}"\na := input.a', "<undefined>"],
+  ])("%s", (rules, expected) => {
+    expect(valueOf(rules, { input: { a: 1 } })).toEqual(expected);
+  });
+
+  it("bind nothing outside", () => {
+    expect(codeOf(() => valueOf('p := $"{x with input as 1}"'))).toBe("ERR_REGO_UNSAFE");
+  });
+});

@@ -361,3 +361,45 @@ describe("trace of sets and objects", () => {
     ]);
   });
 });
+
+describe("results of functions", () => {
+  const rules = `package t
+twice(x) := y if {
+	print("asked for", x)
+	y := x * 2
+}
+p := [twice(1), twice(1), twice(2), twice(1)]
+q := [twice(input.x), moved] if { moved := twice(input.x) with input.x as 2 }
+r := [a, b] if {
+	a := twice(3)
+	b := twice(3) with data.t.k as 1
+}
+k := 0
+null_or(x) := y if {
+	print("null", x)
+	y := null
+}
+s := [null_or(1), null_or(1)]
+u contains 1 if { not half(3); not half(3) }
+half(x) := y if {
+	print("half of", x)
+	x % 2 == 0
+	y := x / 2
+}`;
+
+  it.each<[string, unknown, readonly string[]]>([
+    ["p", [2, 2, 4, 2], ["asked for 1", "asked for 2"]],
+    ["q", [2, 4], ["asked for 1", "asked for 2"]],
+    // Under `with` everything is asked anew: what is replaced may matter.
+    ["r", [6, 6], ["asked for 3", "asked for 3"]],
+    ["s", [null, null], ["null 1"]],
+    ["u", [1], ["half of 3"]],
+  ])("are remembered for one query and its arguments: %s", (name, value, prints) => {
+    const policy = compile([{ name: "t", text: rules }]);
+    for (const options of [{}, { trace: true }]) {
+      const evaluation = policy.evaluate(`data.t.${name}`, { input: { x: 1 }, ...options });
+      expect(evaluation.results[0]?.expressions).toEqual([value]);
+      expect(evaluation.prints.map((line) => line.slice(line.indexOf(": ") + 2)).toSorted()).toEqual(prints.toSorted());
+    }
+  });
+});

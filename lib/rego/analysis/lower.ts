@@ -77,6 +77,9 @@ const NOTHING: Operand = { kind: "const", value: null };
 
 const NO_MODIFIERS: readonly Modifier[] = [];
 
+/** Names what an expression of a template string is under its modifiers; no name in a policy looks like that. */
+const MODIFIED = "$modified";
+
 /** Longest text of a constant in the description of a reference. */
 const MAX_TEXT = 60;
 
@@ -108,8 +111,7 @@ export class Lowerer {
   /** Lowers one clause of a rule of a group. */
   clause(entry: SourceRule, clause: Clause): LoweredClause {
     const { head } = entry.rule;
-    if (this.#mustNotShadow(head.name))
-      this.#error("ERR_REGO_COMPILE", head.at, `rules must not shadow ${head.name} (use a different rule name)`);
+    if (this.#mustNotShadow(head.name)) this.#error("ERR_REGO_COMPILE", head.at, `rules must not shadow ${head.name} (use a different rule name)`);
     const out: Flat[] = [];
     const body: Block = { statements: out };
     const outline = implicitStatement(clause.at);
@@ -515,7 +517,8 @@ export class Lowerer {
         return fold({ kind: "object", entries: target.entries.map(([key, value]) => [this.#operand(key, out), this.#target(value, out)]) });
       case "scalar":
         // Plain data comes as one constant. A pattern may have no scalars: there would be nothing to assign to.
-        if (holdsScalar(target.value)) this.#error("ERR_REGO_COMPILE", target.at, `cannot assign to a ${typeName(target.value)}; compare with == or unify with =`);
+        if (holdsScalar(target.value))
+          this.#error("ERR_REGO_COMPILE", target.at, `cannot assign to a ${typeName(target.value)}; compare with == or unify with =`);
         return { kind: "const", value: target.value };
       case "ref":
         this.#error("ERR_REGO_COMPILE", target.at, "cannot assign to a reference");
@@ -635,7 +638,11 @@ export class Lowerer {
   #template(term: Term & { kind: "template" }, out: Flat[]): Operand {
     const parts = term.parts.map((part): Operand => {
       if (typeof part === "string") return { kind: "const", value: part };
-      return this.#comprehension("set", undefined, part, [], part.at);
+      const { at, modifiers } = part;
+      if (modifiers.length === 0) return this.#comprehension("set", undefined, part.term, [], at);
+      const value: Term = { kind: "var", at, name: MODIFIED };
+      const statement: Statement = { at, end: at, negated: false, expression: { kind: "assign", at, target: value, value: part.term }, modifiers };
+      return this.#comprehension("set", undefined, value, [statement], at);
     });
     const result = this.#generated(term.at);
     this.#emit({ kind: "call", callee: { kind: "builtin", name: "internal.template_string" }, args: [fold({ kind: "array", items: parts })], result }, out);

@@ -58,14 +58,50 @@ function compileGroup(program: Program, group: RuleGroup): (query: Query) => Val
 /** A function: its slots start with the arguments. */
 export function compileFunction(program: Program, group: RuleGroup): FunctionCode {
   const { frameSize, run } = compileSingleValue(program, group, FUNCTION_CONFLICT);
-  return {
-    frameSize,
-    run(query, slots) {
-      query.enter();
-      const value = run(query, slots);
-      query.leave();
-      return value;
-    },
+  const call: ClauseCode = (query, slots) => {
+    query.enter();
+    const value = run(query, slots);
+    query.leave();
+    return value;
+  };
+  // A predicate is rarely asked the same again. What computes a value, such as a pattern out of a template, is.
+  return { frameSize, run: haveOneConstant(group.definitions) ? call : remembered(group, call) };
+}
+
+/** Results of one function by its arguments: values by value, composite values by identity. */
+type Memory = Map<Value, Memory | Value | typeof UNDEFINED>;
+
+/** Results that one query remembers of one function. */
+const MAX_REMEMBERED = 1024;
+
+/** A function that is asked once per query for the same arguments, as OPA does it; so it prints once, too. */
+function remembered(group: RuleGroup, call: ClauseCode): ClauseCode {
+  const { index, arity } = group;
+  if (arity === 0) return call;
+  return (query, slots) => {
+    // Under `with` there is another cache.
+    const { cache } = query;
+    let memory = cache[index] as Memory | undefined;
+    if (memory === undefined) cache[index] = (memory = new Map()) as unknown as Value;
+    for (let at = 0; at < arity - 1; at++) {
+      let inner: Memory | undefined = memory.get(slots[at]!) as Memory | undefined;
+      if (inner === undefined) {
+        if (memory.size >= MAX_REMEMBERED) return call(query, slots);
+        query.allocate(64);
+        inner = new Map();
+        memory.set(slots[at]!, inner);
+      }
+      memory = inner;
+    }
+    const last = slots[arity - 1]!;
+    const found = memory.get(last) as Value | typeof UNDEFINED | undefined;
+    if (found !== undefined) return found === UNDEFINED ? undefined : found;
+    const value = call(query, slots);
+    if (memory.size < MAX_REMEMBERED) {
+      query.allocate(16);
+      memory.set(last, value === undefined ? UNDEFINED : value);
+    }
+    return value;
   };
 }
 

@@ -97,6 +97,12 @@ describe("layout", () => {
     ["brackets that start on one line are not indented twice", 'p := f({\n"a": 1})', 'p := f({\n\t"a": 1,\n})'],
     ["empty lines in a list", "p := [\n\n1,\n\n\n2\n\n]", "p := [\n\t1,\n\n\t2,\n]"],
     ["a comma that tells a union from a comprehension", "p := [a|b,]\nq := {a | b,}\nr := {1: a | b,}", "p := [a | b,]\nq := {a | b,}\nr := {1: a | b,}"],
+    ["a comma that tells a list of two from a comprehension", "p := [a|b,c in d,]\nq := {-1|b,c in d,}", "p := [a | b, c in d,]\nq := {-1 | b, c in d,}"],
+    [
+      "a comma behind a union that tells nothing",
+      "p := [a&b|c,]\nq := {a|b,c,}\nr := {1: a - b|c,}\ns := [a|b,c in d,e,]\nt := [a in b | c,]",
+      "p := [a & b | c]\nq := {a | b, c}\nr := {1: a - b | c}\ns := [a | b, c in d, e]\nt := [a in b | c]",
+    ],
     ["comprehensions on one line", "p := [x|x:=1;x>0]\nq := {x:y|some x,y in z}", "p := [x | x := 1; x > 0]\nq := {x: y | some x, y in z}"],
     ["comprehensions on several lines", "p := {x|\nx := 1;x>0\n\nx<2}", "p := {x |\n\tx := 1\n\tx > 0\n\n\tx < 2\n}"],
     ["operators where the author broke the line", "p := 1 +\n2\n* 3\nq := 4", "p := 1 +\n\t2\n\t* 3\n\nq := 4"],
@@ -142,6 +148,11 @@ describe("rules", () => {
       's contains 1\no[k] := 1 if k := 2\nf( x ,"a" ) := 1\nd.e.f := 1',
       's contains 1\no[k] := 1 if k := 2\nf(x, "a") := 1\nd.e.f := 1',
     ],
+    ["white space before parameters", "f (x,y) := x\ndefault g (_) := 1\nh # c1\n(x) := 1", "f(x, y) := x\n\ndefault g(_) := 1\n\nh # c1\n\t(x) := 1"],
+    ["rules on one line", "p := 1 q := 2 r contains 3 default s := 4", "p := 1\nq := 2\nr contains 3\n\ndefault s := 4"],
+    ["a key and a value of a membership in a head", 'p :=0,x in y\nq contains 0,"a" in["a"]', 'p := 0, x in y\nq contains 0, "a" in ["a"]'],
+    ["sets and memberships behind if", "p if {x}==y\nq if {0,x in y}\nr if {0,x in y}=={1}", "p if {x} == y\nq if 0, x in y\nr if {0, x in y} == {1}"],
+    ["a template string with a modifier", 'p := $"{x with input as {"a":1}}"', 'p := $"{x with input as {"a":1}}"'],
     ["a broken head does not indent its body", "p := 1 +\n2 if {\nx\n}", "p := 1 +\n\t2 if {\n\tx\n}"],
   ];
   it.each(TABLE)("%s", (_, before, after) => {
@@ -209,6 +220,11 @@ describe("dialects", () => {
       "import future.keywords.in\n\np[x] {\n\tx := 1\n}\n\nq = 1 {\n\ta\n} {\n\tb\n}\n\nr.a\n\ns {\n\tx in y\n}\n\nimport_ = 2",
     );
     expect(problem(`package t\n${before}`, "v0")).toBeUndefined();
+  });
+
+  it("a rule with a step and an if is no set", () => {
+    const before = "import future.keywords.if\np[x] if { x := 1 }\np.a if true\nq.a { true }";
+    expect(formatted(before, { version: "v0", toV1: true })).toBe('import rego.v1\n\np[x] if x := 1\np.a if true\nq contains "a" if true');
   });
 
   it("v0 is rewritten to v1 on request, and answers the same", () => {

@@ -417,9 +417,10 @@ export class Printer {
     return role !== "keyword";
   }
 
-  /** True for a bracket that calls or indexes what stands right before it. */
+  /** True for a bracket that calls or indexes what stands before it; that of a rule's parameters may stand apart. */
   #isPostfix(at: number): boolean {
-    return this.#lexemes[at]!.adjacent && this.#endsTerm(at - 1);
+    const { adjacent, role } = this.#lexemes[at]!;
+    return role === "parameters" || (adjacent && this.#endsTerm(at - 1));
   }
 
   #isNegative(at: number): boolean {
@@ -470,7 +471,7 @@ export class Printer {
         }
         this.#run(from, to, "term");
       }
-      if (hasComma && items.length === 1 && this.#hasUnion(items[0]!)) out.write(",");
+      if (hasComma && this.#isTold(items)) out.write(",");
       out.write(closing.text);
       return;
     }
@@ -513,8 +514,24 @@ export class Printer {
     };
   }
 
-  #hasUnion({ from, to }: Item): boolean {
-    for (let at = from; at < to; at = this.#lexemes[at]!.match + 1) if (isSymbol(this.#lexemes[at]!, "|")) return true;
+  /** True for a list that would be a comprehension without a comma at its end: `[a | b,]`, `[a | k, v in c,]`. */
+  #isTold([first, second, ...rest]: readonly Item[]): boolean {
+    return first !== undefined && rest.length === 0 && this.#startsUnion(first) && (second === undefined || this.#hasMembership(second));
+  }
+
+  /** True if the first operator of an item, or of the value in an object, is `|`. */
+  #startsUnion({ from, to }: Item): boolean {
+    let first: string | undefined;
+    for (let at = from; at < to; at = this.#lexemes[at]!.match + 1) {
+      const lexeme = this.#lexemes[at]!;
+      if (isSymbol(lexeme, ":")) first = undefined;
+      else if (lexeme.role === "keyword" || (lexeme.kind === "symbol" && BREAKABLE.has(lexeme.text) && !this.#isNegative(at))) first ??= lexeme.text;
+    }
+    return first === "|";
+  }
+
+  #hasMembership({ from, to }: Item): boolean {
+    for (let at = from; at < to; at = this.#lexemes[at]!.match + 1) if (this.#lexemes[at]!.role === "keyword") return true;
     return false;
   }
 

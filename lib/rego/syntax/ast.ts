@@ -70,10 +70,16 @@ export interface ObjectComprehensionTerm extends Node {
   readonly body: Body;
 }
 
-/** `$"text {expression} text"`: text parts are strings, the others terms. */
+/** `{term with target as value}` in a template string. */
+export interface TemplateExpression extends Node {
+  readonly term: Term;
+  readonly modifiers: readonly WithModifier[];
+}
+
+/** `$"text {expression} text"`: text parts are strings. */
 export interface TemplateTerm extends Node {
   readonly kind: "template";
-  readonly parts: readonly (string | Term)[];
+  readonly parts: readonly (string | TemplateExpression)[];
 }
 
 export type Term =

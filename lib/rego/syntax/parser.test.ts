@@ -25,7 +25,7 @@ function value(text: string): Term {
 function show(term: Term): string {
   switch (term.kind) {
     case "scalar":
-      return JSON.stringify(term.value);
+      return typeof term.value === "bigint" ? String(term.value) : JSON.stringify(term.value);
     case "var":
       return term.name;
     case "ref":
@@ -45,7 +45,7 @@ function show(term: Term): string {
     case "object-comprehension":
       return `{${show(term.key)}:${show(term.value)} | ${term.body.length}}`;
     case "template":
-      return `$(${term.parts.map((part) => (typeof part === "string" ? part : show(part))).join("")})`;
+      return `$(${term.parts.map((part) => (typeof part === "string" ? part : show(part.term) + (part.modifiers.length > 0 ? ` with ${part.modifiers.length}` : ""))).join("")})`;
   }
 }
 
@@ -82,15 +82,40 @@ describe("terms", () => {
     ["[(a | b)]", "[or(a b)]"],
     ["[1, a | b]", "[1 or(a b)]"],
     ["[a | 1, b in c]", "[a | 1]"],
+    // The head of a comprehension is one operand; behind an operator `|` is a union.
+    ["[a & {1} | {2}]", "[or(and(a {1}) {2})]"],
+    ["{a - b | c}", "{or(minus(a b) c)}"],
+    ["{1: a - b | c}", "{1:or(minus(a b) c)}"],
+    ["{a | b : c | d}", undefined],
+    ["{a + b | c: d | e}", "{or(plus(a b) c):d | 1}"],
+    ["[(a & b) | c]", "[and(a b) | 1]"],
+    ["[f(a).b[0] | c]", '[f(a)["b"][0] | 1]'],
+    ["[-1 | c]", "[-1 | 1]"],
+    ["[a in b | c]", "[internal.member_2(a or(b c))]"],
+    ["[a - b | c, d in e]", "[or(minus(a b) c) internal.member_2(d e)]"],
+    // A comma behind `k, v in collection`, and before any other `in`, can stand only in a list.
+    ["[a | b, c in d, e]", "[or(a b) internal.member_2(c d) e]"],
+    ["{a | b, c in d,}", "{or(a b) internal.member_2(c d)}"],
+    ["{1: a | b, c in d: e, f: g}", "{1:or(a b) internal.member_2(c d):e f:g}"],
+    ["{1: a | b, c in d}", "{1:a | 1}"],
+    ["[a | b in c, d in e]", "[internal.member_2(or(a b) c) internal.member_2(d e)]"],
+    ["[a | b, c in d in e]", "[a | 1]"],
+    ["[a | b, c in d in e, f]", "[or(a b) internal.member_2(internal.member_2(c d) e) f]"],
+    ["[a | b, c in d; e]", "[a | 2]"],
+    ["[a | b, c in d\n e]", "[a | 2]"],
+    ["[a | b, c in d == e, f]", "[or(a b) internal.member_2(c equal(d e)) f]"],
+    ["(a, b in c in d)", "internal.member_2(internal.member_3(a b c) d)"],
+    ["a, b in c", "internal.member_3(a b c)"],
+    ['$"{a with input as {"b": 1} with data.c as d}"', "$(a with 2)"],
     ["`raw\\n`", '"raw\\\\n"'],
     ['"\\ud83d\\ude00\\u00e9\\/"', '"\u{1f600}\u00e9/"'],
     ['"\\ud800"', '"\ufffd"'],
     ['$"a{1 + x}b\\{"', "$(aplus(1 x)b{)"],
-    ["9007199254740993", undefined],
+    ["9007199254740993", "9007199254740993"],
     ["1e2", "100"],
     ["1.50", "1.5"],
   ])("%s", (text, expected) => {
-    if (expected === undefined) expect(value(text)).toMatchObject({ kind: "scalar", value: 9007199254740993n });
+    if (expected === undefined) expect(problems(`package t\np := ${text}`)).toHaveLength(1);
     else expect(show(value(text))).toBe(expected);
   });
 
@@ -143,6 +168,68 @@ describe("rules", () => {
     expect(rule!.head).toMatchObject({ item: undefined, path: [{}, {}] });
   });
 
+  it.each<[string, RegoVersion]>([
+    ["p[x] if { x := 1 }", "v1"],
+    ["import future.keywords.if\np[x] if { x := 1 }", "v0"],
+    ["import future.keywords.if\np.a if true { false }", "v0"],
+    ["import rego.v1\np.a if true", "v0"],
+  ])("a head with a step before an if is no set: %j (%s)", (text, version) => {
+    for (const { head } of parse(`package t\n${text}`, version).rules) expect(head).toMatchObject({ item: undefined, path: [{}] });
+  });
+
+  it.each<[string, string]>([
+    ["p = 0, x in y", "internal.member_3(0 x y)"],
+    ["p := 0, x in y if true", "internal.member_3(0 x y)"],
+    ["p := x in y", "internal.member_2(x y)"],
+    ["p := 1 if false else := 0, x in y", "internal.member_3(0 x y)"],
+    ['p contains 0, "a" in y if true', 'internal.member_3(0 "a" y)'],
+    ["p.q contains x in y in z", "internal.member_2(internal.member_2(x y) z)"],
+  ])("a membership in a head: %s", (text, expected) => {
+    const [{ head, clauses }] = parse(`package t\n${text}`).rules as [Module["rules"][number]];
+    expect(show(head.item ?? clauses.at(-1)!.value!)).toBe(expected);
+  });
+
+  it("white space may stand between the name of a function and its parameters, and nowhere else", () => {
+    const { rules } = parse("package t\nsum (a, b) := c if c := a + b\ndefault f (_) := 1\ng # c\n (x) := x\nh if f(1)");
+    expect(rules.map(({ head }) => head.parameters?.length)).toEqual([2, 1, 1, undefined]);
+    expect(problems("package t\na.b (x) := x")).toHaveLength(1);
+    expect(problems("package t\np := sum (1, 2)")).toHaveLength(1);
+  });
+
+  it("several statements may stand on a line where each shows that it is one", () => {
+    const module = parse(
+      'package t import data.a import data["b"].c import input p := 1 q = p default r := 2 s contains 3 f(x) := 4 if { x } t := 5 if false else := 6 u := 7',
+    );
+    expect(module.imports).toHaveLength(3);
+    expect(module.rules.map(({ head }) => head.name)).toEqual(["p", "q", "r", "s", "f", "t", "u"]);
+    expect(parse("package t\np { true } { false } q = 1 { true } r = 2", "v0").rules).toHaveLength(4);
+  });
+
+  it.each<[string, string]>([
+    ["{ x }", "1: x"],
+    ["{ k, v in y }", "1: internal.member_3(k v y)"],
+    ["{ k, v in y; z }", "2: internal.member_3(k v y)"],
+    ["{ k, v in y\n z }", "2: internal.member_3(k v y)"],
+    ["{ k, v in y with input as 1 }", "1: internal.member_3(k v y)"],
+    ["{ k, v in y in z }", "1: internal.member_2(internal.member_3(k v y) z)"],
+    ["{ x } == y", "1: equal({x} y)"],
+    ["{ x } | y == z", "1: equal(or({x} y) z)"],
+    ["{ x }[y]", "1: {x}[y]"],
+    ["{ k, v in y } == z", "1: equal({k internal.member_2(v y)} z)"],
+    ["{ k, v in y, 1 } == z", "1: equal({k internal.member_2(v y) 1} z)"],
+    ["{ k in x, v in y } == z", "1: equal({internal.member_2(k x) internal.member_2(v y)} z)"],
+    ["{ k, v } == z", "1: equal({k v} z)"],
+    ["{ k, } == z", "1: equal({k} z)"],
+    ["{ k: v }", "1: {k:v}"],
+    ["{ k: v }.a", '1: {k:v}["a"]'],
+    ["{ x | y }", "1: {x | 1}"],
+    ["{ x - y | z }", "1: or(minus(x y) z)"],
+  ])("a brace behind if: %j", (text, expected) => {
+    const [{ clauses }] = parse(`package t\np if ${text}`).rules as [Module["rules"][number]];
+    const { body } = clauses[0]!;
+    expect(`${body.length}: ${body[0]!.expression.kind === "term" ? show(body[0]!.expression.term) : body[0]!.expression.kind}`).toBe(expected);
+  });
+
   it("accepts CRLF, a byte order mark, comments and quoted package steps", () => {
     expect(parse('\ufeffpackage t["a b"].c # x\r\n# y\r\np := 1\r\n').packagePath).toEqual(["t", "a b", "c"]);
   });
@@ -168,15 +255,38 @@ describe("malformed modules", () => {
     ["package t\np := .5", "expression expected"],
     ['package t\np := "abc"[0]', "cannot be indexed"],
     ["package t\np := 1.a", "not a number"],
-    ["package t\np := [1", "in an array"],
-    ["package t\np := [1 2]", "in an array"],
+    ["package t\np := [1", "in a list"],
+    ["package t\np := [1 2]", "in a list"],
     ["package t\np := {1: 2, 3}", '":" expected'],
     ["package t\np := [x | ]", "must have a body"],
     ["package t\np if {}", "at least one"],
     ["package t\np if { not every x in [1] { x } }", "every"],
     ["package t\np if { some 1 }", '"some" must be followed'],
     ["package t\np if { a b }", "new line"],
-    ["package t\np := 1 q := 2", "new line"],
+    ["package t\np := 1 q if true", "new line"],
+    ["package t\np := 1 q", "new line"],
+    ["package t\np := 1 2", "new line"],
+    ["package t\np if a q := 1", "needs braces"],
+    ["package t\np if a default q := 1", "needs braces"],
+    ["package t\np if {1, 2}", "always true"],
+    ["package t\np if {1,}", "always true"],
+    ["package t\np if {1 in x, 2 in y}", "always true"],
+    ["package t\np := 1, q", '"in" expected'],
+    ["package t\nx = 10 else := 1 if true", "behind a body"],
+    ["package t\nx = 10 if a else := 1 else := 2", "behind a body"],
+    ["package t\nimport rego.v1\nimport future.keywords.in", "once"],
+    ["package t\nimport future.keywords\nimport rego.v1", "once"],
+    ["package t\nimport rego.v1\nimport data.a\nimport rego.v1", "once"],
+    ["package t\nimport future.keywords.in as on", "another name"],
+    ["package t\nimport rego.v1 as v", "another name"],
+    ["package t\nimport data. a", "white space"],
+    ["package t\nimport data .a", "expected"],
+    ["package a. b", "white space"],
+    ["package a.\nb", "white space"],
+    ["package t\np := input. a", "white space"],
+    ['package t\np := $"{not x}"', "cannot stand here"],
+    ['package t\np := $"{x with input}"', '"as" expected'],
+    ["package t\np := {x | y, z in w: 1}", "expected"],
     ["package t\np if a; q := 1", "needs braces"],
     ["package t\ndefault p := input.x", "reference"],
     ["package t\ndefault p := f(1)", "call"],
@@ -197,6 +307,19 @@ describe("malformed modules", () => {
     ["package t\np contains 1 if true else := 2", "cannot have an else"],
   ])("%j is refused", (text, message) => {
     expect(problems(text)[0]?.message).toContain(message);
+  });
+
+  it.each([
+    // Without the import of `if` this would be `x = 10` and a rule named `if`.
+    ["x = 10 if { false }", "new line"],
+    ["p { a } and { b }", "new line"],
+    ['r["s"] q { true }', "new line"],
+    ["x = 10 else { true }", "behind a body"],
+    ["x = 1 { a } else = 2 else = 3", "behind a body"],
+    ["import rego.v1\nimport future.keywords.if", "once"],
+    ["import future.keywords\nimport future.keywords\nimport rego.v1", "once"],
+  ])("%j is refused in v0", (text, message) => {
+    expect(problems(`package t\n${text}`, "v0")[0]?.message).toContain(message);
   });
 
   it("points at the place with file, line, column, source line and caret", () => {
@@ -243,6 +366,9 @@ describe("limits", () => {
     ["templates", (depth) => '$"{'.repeat(depth)],
     ["precedences", (depth) => "1 * 2 + 3 == 4 | ".repeat(depth)],
     ["bodies", (depth) => "[1 | every x in [1] { ".repeat(depth)],
+    ["unions of three items", (depth) => "[1 | 2, 3 in [4], ".repeat(depth)],
+    ["operators before a union", (depth) => "[1 & 2 | ".repeat(depth)],
+    ["keys behind a union", (depth) => "{1: 2 | 3, 4 in {5}: ".repeat(depth)],
   ];
 
   it.each(BOMBS)("%s nested a hundred thousand deep are refused", (_, bomb) => {
@@ -257,6 +383,9 @@ describe("limits", () => {
       ["{", "}"],
       ['{"a":', "}"],
       ["[1 | 2, ", "]"],
+      ["[1 | 2, 3 in [4], ", "]"],
+      ["{1: 2 | 3, 4 in [5]: ", "}"],
+      ["[1 & 2 | ", "]"],
     ] as const) {
       expect(value(`${open.repeat(60)}1${close.repeat(60)}`).kind).not.toBe("scalar");
     }
@@ -326,6 +455,11 @@ describe("the token log", () => {
     ["p if { {1} == {x | x} }", "if:keyword {:body {:comprehension", "v1"],
     ["p if {1, 2} == {x: [y | y] | z}", "if:keyword {:comprehension [:comprehension", "v1"],
     ["p := [a | b, c]", "", "v1"],
+    ["p := [a & b | c]", "", "v1"],
+    ["p := [a | b, c in d, e]", "in:keyword", "v1"],
+    ["p (x) if { k, x in y }", "(:parameters if:keyword {:body in:keyword", "v1"],
+    ["p if {x} == y", "if:keyword", "v1"],
+    ["p if {k, x in y} == z", "if:keyword in:keyword", "v1"],
     [
       "p if { every x in y { z with input.if as {} } } else := {1} if q",
       "if:keyword {:body every:keyword in:keyword {:every with:keyword as:keyword else:keyword if:keyword",

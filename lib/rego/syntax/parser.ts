@@ -1,7 +1,21 @@
 import type { RegoLimits } from "../limits.ts";
 import { MAX_NUMBER_LENGTH, parseNumber, RegoObject, RegoSet } from "../values/index.ts";
 import type { Value } from "../values/index.ts";
-import type { Body, Clause, Expression, Import, Module, RegoVersion, Rule, RuleHead, Statement, Term, VarTerm, WithModifier } from "./ast.ts";
+import type {
+  Body,
+  Clause,
+  Expression,
+  Import,
+  Module,
+  RegoVersion,
+  Rule,
+  RuleHead,
+  Statement,
+  TemplateExpression,
+  Term,
+  VarTerm,
+  WithModifier,
+} from "./ast.ts";
 import { ConstantReader } from "./constant.ts";
 import type { Token } from "./lexer.ts";
 import { decodeEscapes, isNameStart, Lexer, LexicalError } from "./lexer.ts";
@@ -38,6 +52,9 @@ const INFIX: ReadonlyMap<string, { readonly name: string; readonly power: number
 
 const RELATION = 2;
 const UNION = 3;
+
+/** The first items of a list: what has to be read to know that it is one. */
+type FirstItems = readonly [Term] | readonly [Term, Term];
 
 /** Stops the parsing of one rule; the diagnostic is already recorded. */
 class SyntaxAbort extends Error {}
@@ -223,6 +240,7 @@ class Parser {
     const packagePath = this.#path("a package name");
     const imports: Import[] = [];
     const imported = new Set<string>();
+    const roots = new Set<string>();
     const rules: Rule[] = [];
     while (this.#token.kind !== "end") {
       const start = this.#token.at;
@@ -230,18 +248,24 @@ class Parser {
       try {
         while (this.#skipSymbol(";"));
         if (this.#atEnd()) break;
-        if (this.#token.at !== start || rules.length + imports.length > 0) this.#requireSeparation("statement");
+        const ownLine = rules.length + imports.length === 0 || this.#onNewLine() || this.#source.text[this.#previousEnd - 1] === ";";
         if (this.#isWord("import")) {
           if (rules.length > 0) this.#fail("an import must stand above all rules");
           const next = this.#import();
           const name = importedName(next);
+          const root = next.path[0]!;
+          const excluded = root === "rego" ? ["rego", "future"] : root === "future" ? ["rego"] : [];
+          if (excluded.some((other) => roots.has(other))) {
+            this.#failAt(next.at, "import rego.v1 brings in all of future.keywords: it stands once, and without them");
+          }
+          roots.add(root);
           if (this.#version === "v1" && name !== undefined && imported.has(name)) {
             this.#failAt(next.at, `import must not shadow an earlier import of the name "${name}"`);
           }
           imports.push(next);
           if (name !== undefined) imported.add(name);
         } else {
-          this.#rules(rules);
+          this.#rules(rules, ownLine);
         }
       } catch (error) {
         if (!(error instanceof SyntaxAbort)) throw error;
@@ -255,12 +279,6 @@ class Parser {
     const body = this.#statements("end");
     if (body.length === 0) this.#fail("a query must have at least one statement");
     return body;
-  }
-
-  #requireSeparation(what: string): void {
-    if (this.#previousEnd > 0 && !this.#onNewLine() && this.#source.text[this.#previousEnd - 1] !== ";") {
-      this.#fail(`a new line or ";" expected before the next ${what}, found ${this.#found()}`);
-    }
   }
 
   /** After an error: goes on at the next line that starts, in its first column, like a rule. */
@@ -292,9 +310,7 @@ class Parser {
     for (;;) {
       this.#checkChain(path.length);
       if (this.#isSymbol(".") && this.#token.at === this.#previousEnd) {
-        this.#take();
-        if ((this.#token.kind as string) !== "name") this.#fail(`a name expected after ".", found ${this.#found()}`);
-        path.push(this.#take().text);
+        path.push(this.#field());
       } else if (this.#isSymbol("[") && this.#token.at === this.#previousEnd) {
         this.#take();
         if ((this.#token.kind as string) !== "string") this.#fail(`a string expected in brackets, found ${this.#found()}`);
@@ -313,6 +329,7 @@ class Parser {
     let alias: string | undefined;
     if (this.#skipWord("as")) {
       if (!this.#isName()) this.#fail(`a name expected after "as", found ${this.#found()}`);
+      if (path[0] === "rego" || path[0] === "future") this.#fail(`an import from ${path[0]} brings in keywords and cannot have another name`);
       alias = this.#take().text;
     }
     const [root, second, third] = path;
@@ -335,8 +352,15 @@ class Parser {
 
   // Rules
 
-  #rules(rules: Rule[]): void {
-    const at = this.#token.at;
+  /**
+   * @param ownLine false if another statement stands before the rule on its line: then it must have a value, as only that
+   *   tells it from a slip (`x = 1 if { a }` in v0 without the import, `p { a } and { b }`)
+   */
+  #rules(rules: Rule[], ownLine: boolean): void {
+    const { at } = this.#token;
+    const isRule = this.#isName() || this.#isWord("default");
+    const slip = ownLine ? undefined : `a new line or ";" expected before the next statement, found ${this.#found()}`;
+    if (slip !== undefined && !isRule) this.#fail(slip);
     if (this.#isWord("default")) {
       this.#takeWord();
       rules.push(this.#defaultRule(at));
@@ -347,12 +371,13 @@ class Parser {
     let item: Term | undefined;
     let assigned = false;
     if (this.#future.has("contains") && this.#skipWord("contains")) {
-      item = this.#term();
+      item = this.#membership(true);
     } else if (this.#isSymbol(":=") || this.#isSymbol("=")) {
       this.#take();
-      value = this.#term();
+      value = this.#membership(true);
       assigned = true;
     }
+    if (slip !== undefined && !assigned && item === undefined) this.#failAt(at, slip);
     if (item !== undefined && head.parameters !== undefined) this.#failAt(at, "a function cannot be a set");
     const hasIf = this.#skipWord("if");
     const clauses: Clause[] = [];
@@ -366,10 +391,11 @@ class Parser {
       this.#bareHead(head, at);
     }
     clauses.push({ at, value, body });
-    // In v0 a head like p[x] or p.a without a value names the item of a set.
+    // In v0 a head like p[x] or p.a without a value and without `if` names the item of a set.
     const resolved = this.#asSet(head, item, assigned, hasIf, at);
     while (this.#isWord("else")) {
       if (resolved.item !== undefined) this.#fail("a set cannot have an else branch");
+      if (clauses.at(-1)!.body.length === 0) this.#fail('"else" must stand behind a body');
       clauses.push(this.#elseClause());
     }
     rules.push({ at, isDefault: false, head: resolved, clauses });
@@ -389,8 +415,9 @@ class Parser {
     const name = this.#take().text;
     const path = this.#steps();
     let parameters: Term[] | undefined;
-    if (this.#isSymbol("(") && this.#token.at === this.#previousEnd) {
-      this.#take();
+    // Behind a lone name white space may stand: what else starts with a parenthesis?
+    if (this.#isAdjacent("(") || (path.length === 0 && this.#isSymbol("("))) {
+      this.#mark(this.#take().at, "parameters");
       parameters = this.#list(")", () => this.#term());
     }
     return { at, name, path, parameters, item: undefined };
@@ -406,11 +433,8 @@ class Parser {
   #asSet(head: RuleHead, item: Term | undefined, assigned: boolean, hasIf: boolean, at: number): RuleHead {
     if (item !== undefined) return { ...head, item };
     const last = head.path.at(-1);
-    if (assigned || last === undefined || head.parameters !== undefined) return head;
-    if (this.#version === "v1") {
-      if (!hasIf) this.#failAt(at, '"contains" is required for a partial set rule');
-      return head;
-    }
+    if (assigned || hasIf || last === undefined || head.parameters !== undefined) return head;
+    if (this.#version === "v1") this.#failAt(at, '"contains" is required for a partial set rule');
     // A longer head (p.a.b, p[x][y]) names a rule of its own.
     if (head.path.length > 1) return head;
     return { ...head, path: head.path.slice(0, -1), item: last };
@@ -421,7 +445,7 @@ class Parser {
     let value: Term | undefined;
     if (this.#isSymbol(":=") || this.#isSymbol("=")) {
       this.#take();
-      value = this.#term();
+      value = this.#membership(true);
     }
     const hasIf = this.#skipWord("if");
     if (hasIf) return { at, value, body: this.#ifBody() };
@@ -465,31 +489,65 @@ class Parser {
     });
   }
 
+  /** A body without braces: `p if a; b := 1` and `p if a b := 1` would read like one of two statements and be two rules. */
   #single(statement: Statement): Body {
-    // `p if a; b := 1` would read like a body of two statements and be two rules.
-    if (this.#isSymbol(";")) this.#fail("a body of several statements needs braces");
+    const goesOn = this.#token.kind === "name" && !this.#onNewLine() && !this.#isWord("else");
+    if (goesOn || this.#isSymbol(";")) this.#fail(`a body of several statements needs braces, found ${this.#found()}`);
     return [statement];
   }
 
-  /** A block, or a single statement; a brace opens an object or a set if its first term is followed as in one. */
+  /** A block, or a single statement, which may itself start with a brace. */
   #ifBody(): Body {
     if (!this.#isSymbol("{")) return this.#single(this.#statement());
-    const literal = this.#nested((): Body | Term => {
-      const { at } = this.#take();
-      let start: Term | undefined;
-      if (!this.#isWord("not") && !this.#isWord("some") && !this.#isWord("every") && !this.#isSymbol(";") && !this.#isSymbol("}")) {
-        start = this.#first();
-        if (this.#isSymbol(":") || this.#isSymbol(",") || this.#isSymbol("|")) return this.#bracesFrom(at, start);
+    const bodyOrTerm = this.#nested(() => this.#bodyOrTerm());
+    if (!("kind" in bodyOrTerm)) return bodyOrTerm;
+    const term = this.#membershipAfter(this.#infix(RELATION, this.#postfix(bodyOrTerm)), true);
+    const statement = this.#statement(term);
+    if (term.kind === "set" && statement.expression.kind === "term") {
+      this.#failAt(term.at, 'this is a set, which is always true; a body has its statements on lines of their own or with ";" between them');
+    }
+    return this.#single(statement);
+  }
+
+  /**
+   * What a brace behind `if` opens: a body, or an object, a set or a comprehension. In doubt it is a body, also where a set
+   * could be meant (`{ x }`, `{ k, v in y }`), unless what stands behind the brace goes on with the term.
+   */
+  #bodyOrTerm(): Body | Term {
+    const { at } = this.#take();
+    let start: Term | undefined;
+    let items: readonly Term[] = [];
+    if (this.#startsTerm("}")) {
+      const head = this.#factor();
+      if (this.#isSymbol("|")) return this.#bracesFrom(at, head);
+      start = this.#itemFrom(head);
+      items = [start];
+      if (this.#skipSymbol(":")) return this.#object(at, start);
+      if (this.#skipSymbol(",")) {
+        const second = this.#secondAfter(start, "}");
+        items = second.items;
+        if (second.statement === undefined || this.#isSymbol(",")) return this.#set(at, items);
+        start = second.statement;
       }
-      this.#mark(at, "body");
-      const body = this.#statements("}", start);
-      if (body.length === 0) this.#fail("a body must have at least one statement");
-      this.#expectSymbol("}", "after a body");
-      return body;
-    });
-    if (!("kind" in literal)) return literal;
-    const term = this.#membershipAfter(this.#infix(RELATION, false, this.#postfix(literal)), true);
-    return this.#single(this.#statement(term));
+    }
+    const closed = this.#isSymbol("}");
+    const body = this.#statements("}", start);
+    if (body.length === 0) this.#fail("a body must have at least one statement");
+    this.#expectSymbol("}", "after a body");
+    if (closed && this.#continuesTerm()) return { kind: "set", at, items };
+    this.#mark(at, "body");
+    return body;
+  }
+
+  /** True for what can only go on with the term before it. */
+  #continuesTerm(): boolean {
+    if (this.#isWord("in") || this.#isAdjacent("[") || this.#isAdjacent(".")) return true;
+    return this.#token.kind === "symbol" && (INFIX.has(this.#token.text) || this.#token.text === "=" || this.#token.text === ":=");
+  }
+
+  /** True if a term, and not a word that starts a statement, stands first in a bracket. */
+  #startsTerm(close: string): boolean {
+    return !this.#isWord("not") && !this.#isWord("some") && !this.#isWord("every") && !this.#isSymbol(";") && !this.#isSymbol(close);
   }
 
   /** @param first the first term of the first statement, if it is already parsed */
@@ -538,8 +596,7 @@ class Parser {
   }
 
   #statementFrom(at: number, negated: boolean, expression: Expression): Statement {
-    const modifiers: WithModifier[] = [];
-    while (this.#isWord("with")) modifiers.push(this.#modifier());
+    const modifiers = this.#modifiers();
     this.#log?.statementEnds.add(this.#previousEnd);
     return { at, end: this.#previousEnd, negated, expression, modifiers };
   }
@@ -593,6 +650,12 @@ class Parser {
     return { kind: "var", at: token.at, name: token.text };
   }
 
+  #modifiers(): readonly WithModifier[] {
+    const modifiers: WithModifier[] = [];
+    while (this.#isWord("with")) modifiers.push(this.#modifier());
+    return modifiers;
+  }
+
   #modifier(): WithModifier {
     const at = this.#takeWord().at;
     const target = this.#term(UNION + 10);
@@ -604,35 +667,30 @@ class Parser {
 
   /** A term with infix operators and `in`. */
   #term(minimum = 0): Term {
-    return minimum === 0 ? this.#membership(false) : this.#infix(minimum, false);
+    return minimum === 0 ? this.#membership(false) : this.#infix(minimum);
   }
 
   /** `x in y` and, where a list cannot be meant, `k, v in y`: the operator that binds least. */
   #membership(withKey: boolean): Term {
-    return this.#membershipAfter(this.#infix(RELATION, false), withKey);
+    return this.#membershipAfter(this.#infix(RELATION), withKey);
   }
 
-  #membershipAfter(first: Term, withKey: boolean, knownKey?: Term): Term {
-    let left = first;
-    let key = knownKey;
-    if (withKey && this.#isSymbol(",") && this.#future.has("in")) {
-      this.#take();
-      key = left;
-      left = this.#infix(RELATION, false);
-      if (!this.#isWord("in")) this.#fail(`"in" expected, found ${this.#found()}`);
+  #membershipAfter(first: Term, withKey: boolean): Term {
+    if (!withKey || !this.#isSymbol(",") || !this.#future.has("in")) return joinMemberships(undefined, first, this.#collections());
+    this.#take();
+    const value = this.#infix(RELATION);
+    if (!this.#isWord("in")) this.#fail(`"in" expected, found ${this.#found()}`);
+    return joinMemberships(first, value, this.#collections());
+  }
+
+  /** The collections behind `in`, and behind each further `in`. */
+  #collections(): readonly Term[] {
+    const collections: Term[] = [];
+    while (this.#skipWord("in")) {
+      this.#checkChain(collections.length + 1);
+      collections.push(this.#infix(RELATION));
     }
-    let links = 0;
-    while (this.#isWord("in")) {
-      const operatorAt = this.#takeWord().at;
-      this.#checkChain(++links);
-      const right = this.#infix(RELATION, false);
-      left =
-        key === undefined
-          ? { kind: "call", at: left.at, name: ["internal", "member_2"], args: [left, right], operator: "in" }
-          : { kind: "call", at: operatorAt, name: ["internal", "member_3"], args: [key, left, right], operator: "in" };
-      key = undefined;
-    }
-    return left;
+    return collections;
   }
 
   /** A chain of left-associative operators makes a tree as deep as it is long. */
@@ -645,18 +703,18 @@ class Parser {
     }
   }
 
-  /** Precedence climbing. `noUnion` leaves `|` alone at this level: it starts the body of a comprehension. */
-  #infix(minimum: number, noUnion: boolean, start?: Term): Term {
+  /** Precedence climbing. @param start the first operand, if it is already parsed */
+  #infix(minimum: number, start?: Term): Term {
     let left = start ?? this.#factor();
     let links = 0;
     for (;;) {
       if (this.#token.kind !== "symbol") return left;
       const operator = this.#token.text;
       const infix = INFIX.get(operator);
-      if (infix === undefined || infix.power < minimum || (noUnion && operator === "|")) return left;
+      if (infix === undefined || infix.power < minimum) return left;
       this.#take();
       this.#checkChain(++links);
-      const right = this.#infix(infix.power + 1, noUnion);
+      const right = this.#infix(infix.power + 1);
       left = { kind: "call", at: left.at, name: [infix.name], args: [left, right], operator };
     }
   }
@@ -776,10 +834,8 @@ class Parser {
     for (;;) {
       this.#checkChain(path.length);
       if (this.#isAdjacent(".")) {
-        this.#take();
-        if (this.#token.kind !== "name" || this.#token.at !== this.#previousEnd) this.#fail(`a name expected after ".", found ${this.#found()}`);
-        const token = this.#take();
-        path.push({ kind: "scalar", at: token.at, value: token.text });
+        const value = this.#field();
+        path.push({ kind: "scalar", at: this.#previousEnd - value.length, value });
       } else if (this.#isAdjacent("[")) {
         this.#take();
         path.push(this.#nested(() => this.#term()));
@@ -790,32 +846,45 @@ class Parser {
     }
   }
 
-  /** Items up to a closing symbol; a trailing comma is allowed. */
-  #list<T>(close: string, item: () => T): T[] {
-    const items: T[] = [];
-    while (!this.#isSymbol(close)) {
-      items.push(item());
-      if (this.#isSymbol(close)) break;
-      this.#expectSymbol(",", `or "${close}" in a list`);
-    }
+  /** The name behind a dot, without white space in between. */
+  #field(): string {
     this.#take();
+    if (this.#token.kind !== "name") this.#fail(`a name expected after ".", found ${this.#found()}`);
+    if (this.#token.at !== this.#previousEnd) this.#fail(`white space between "." and the name "${this.#token.text}"`);
+    return this.#take().text;
+  }
+
+  /** Items up to a closing symbol; a trailing comma is allowed. @param first items that are already parsed */
+  #list<T>(close: string, item: () => T, first: readonly T[] = []): T[] {
+    const items = [...first];
+    while (!this.#skipSymbol(close)) {
+      if (items.length > 0) {
+        this.#expectSymbol(",", `or "${close}" in a list`);
+        if (this.#skipSymbol(close)) break;
+      }
+      items.push(item());
+    }
     return items;
   }
 
+  /** The item of a list that starts with an operand. */
+  #itemFrom(start: Term): Term {
+    return joinMemberships(undefined, this.#infix(RELATION, start), this.#collections());
+  }
+
   /**
-   * What stands behind `|` in a bracket: the body of a comprehension, or, if a comma follows its first term, the right
-   * side of a union in the first item of a list. It is parsed once: trying one and then the other costs 2^depth.
+   * A `|` behind the first operand in a bracket starts a comprehension, unless a comma follows where none can in its body:
+   * then it is a union in the first item of a list. It is parsed once: trying one and then the other costs 2^depth.
    */
-  #afterBar(at: number, left: Term, close: "]" | "}"): { readonly body: Body } | { readonly first: Term; readonly second: Term | undefined } {
+  #afterBar(at: number, head: Term, close: "]" | "}"): { readonly body: Body } | { readonly items: FirstItems } {
     let start: Term | undefined;
-    if (!this.#isWord("not") && !this.#isWord("some") && !this.#isWord("every") && !this.#isSymbol(";") && !this.#isSymbol(close)) {
+    if (this.#startsTerm(close)) {
       start = this.#membership(false);
       if (this.#skipSymbol(",")) {
-        const first = joinUnion(left, start);
-        if (this.#isSymbol(close)) return { first, second: undefined };
-        const second = this.#infix(RELATION, false);
-        if (!this.#isWord("in") || !this.#future.has("in")) return { first, second };
-        start = this.#membershipAfter(second, false, start);
+        const first = joinUnion(head, start);
+        const { items, statement } = this.#secondAfter(start, close);
+        if (statement === undefined || this.#isSymbol(",") || this.#isSymbol(":")) return { items: items.length === 1 ? [first] : [first, items[1]] };
+        start = statement;
       }
     }
     this.#mark(at, "comprehension");
@@ -823,6 +892,18 @@ class Parser {
     if (body.length === 0) this.#fail("a comprehension must have a body");
     this.#expectSymbol(close, "after a comprehension");
     return { body };
+  }
+
+  /**
+   * What stands behind the first item of a list and a comma, up to the next comma.
+   * @returns the items; and if with them a statement could start (`k, v in collection`), that
+   */
+  #secondAfter(first: Term, close: string): { readonly items: FirstItems; readonly statement?: Term } {
+    if (this.#isSymbol(close)) return { items: [first] };
+    const value = this.#infix(RELATION);
+    const collections = this.#collections();
+    const items = [first, joinMemberships(undefined, value, collections)] as const;
+    return collections.length === 0 || isMembership(first) ? { items } : { items, statement: joinMemberships(first, value, collections) };
   }
 
   /** The value of a literal that is plain data; a formatter wants its tokens. */
@@ -836,79 +917,60 @@ class Parser {
     return { kind: "scalar", at, value: constant.value };
   }
 
-  /** The first element decides what a bracket opens. */
   #array(): Term {
-    const at = this.#take().at;
+    const { at } = this.#take();
     if (this.#skipSymbol("]")) return { kind: "array", at, items: [] };
-    const first = this.#first();
+    const head = this.#factor();
+    let first: readonly Term[];
     if (this.#skipSymbol("|")) {
-      const rest = this.#afterBar(at, first, "]");
-      if ("body" in rest) return { kind: "array-comprehension", at, head: first, body: rest.body };
-      return { kind: "array", at, items: [rest.first, ...this.#restOfList(rest.second, "]")] };
+      const rest = this.#afterBar(at, head, "]");
+      if ("body" in rest) return { kind: "array-comprehension", at, head, body: rest.body };
+      first = rest.items;
+    } else {
+      first = [this.#itemFrom(head)];
     }
-    if (this.#skipSymbol("]")) return { kind: "array", at, items: [first] };
-    this.#expectSymbol(",", 'or "]" in an array');
-    return { kind: "array", at, items: [first, ...this.#list("]", () => this.#term())] };
-  }
-
-  /** The items from the second on, if the second is already parsed. */
-  #restOfList(second: Term | undefined, close: string): readonly Term[] {
-    if (second !== undefined && this.#skipSymbol(",")) return [second, ...this.#list(close, () => this.#term())];
-    this.#expectSymbol(close, 'or "," in a list');
-    return second === undefined ? [] : [second];
-  }
-
-  #first(): Term {
-    return this.#membershipAfter(this.#infix(RELATION, true), false);
+    return { kind: "array", at, items: this.#list("]", () => this.#term(), first) };
   }
 
   #braces(): Term {
-    const at = this.#take().at;
+    const { at } = this.#take();
     if (this.#skipSymbol("}")) return { kind: "object", at, entries: [] };
-    return this.#bracesFrom(at, this.#first());
+    return this.#bracesFrom(at, this.#factor());
   }
 
-  /** The object, set or comprehension whose first term is parsed. */
-  #bracesFrom(at: number, first: Term): Term {
-    if (this.#skipSymbol(":")) return this.#object(at, first);
+  /** The object, set or comprehension whose first operand is parsed. */
+  #bracesFrom(at: number, head: Term): Term {
     if (this.#skipSymbol("|")) {
-      const rest = this.#afterBar(at, first, "}");
-      if ("body" in rest) return { kind: "set-comprehension", at, head: first, body: rest.body };
-      return { kind: "set", at, items: [rest.first, ...this.#restOfList(rest.second, "}")] };
+      const rest = this.#afterBar(at, head, "}");
+      return "body" in rest ? { kind: "set-comprehension", at, head, body: rest.body } : this.#set(at, rest.items);
     }
-    if (this.#skipSymbol("}")) return { kind: "set", at, items: [first] };
-    this.#expectSymbol(",", 'or "}" in a set');
-    return { kind: "set", at, items: [first, ...this.#list("}", () => this.#term())] };
+    const first = this.#itemFrom(head);
+    return this.#skipSymbol(":") ? this.#object(at, first) : this.#set(at, [first]);
   }
 
+  #set(at: number, first: readonly Term[]): Term {
+    return { kind: "set", at, items: this.#list("}", () => this.#term(), first) };
+  }
+
+  /** The object or comprehension whose first key and colon are parsed. */
   #object(at: number, key: Term): Term {
-    const value = this.#first();
-    let first: readonly [Term, Term] = [key, value];
+    const head = this.#factor();
+    const first: (readonly [Term, Term])[] = [];
     if (this.#skipSymbol("|")) {
-      const rest = this.#afterBar(at, value, "}");
-      if ("body" in rest) return { kind: "object-comprehension", at, key, value, body: rest.body };
-      first = [key, rest.first];
-      if (rest.second !== undefined) {
-        this.#expectSymbol(":", "after an object key");
-        const second: readonly [Term, Term] = [rest.second, this.#term()];
-        if (this.#skipSymbol(",")) return { kind: "object", at, entries: [first, second, ...this.#entries()] };
-        this.#expectSymbol("}", 'or "," in an object');
-        return { kind: "object", at, entries: [first, second] };
-      }
-      this.#expectSymbol("}", "after an object");
-      return { kind: "object", at, entries: [first] };
+      const rest = this.#afterBar(at, head, "}");
+      if ("body" in rest) return { kind: "object-comprehension", at, key, value: head, body: rest.body };
+      const [value, nextKey] = rest.items;
+      first.push([key, value]);
+      if (nextKey !== undefined) first.push(this.#entryFrom(nextKey));
+    } else {
+      first.push([key, this.#itemFrom(head)]);
     }
-    if (this.#skipSymbol("}")) return { kind: "object", at, entries: [first] };
-    this.#expectSymbol(",", 'or "}" in an object');
-    return { kind: "object", at, entries: [first, ...this.#entries()] };
+    return { kind: "object", at, entries: this.#list("}", () => this.#entryFrom(this.#term()), first) };
   }
 
-  #entries(): readonly (readonly [Term, Term])[] {
-    return this.#list("}", (): readonly [Term, Term] => {
-      const name = this.#term();
-      this.#expectSymbol(":", "after an object key");
-      return [name, this.#term()];
-    });
+  #entryFrom(key: Term): readonly [Term, Term] {
+    this.#expectSymbol(":", "after an object key");
+    return [key, this.#term()];
   }
 
   /** `$"..."` or `` $`...` ``: text with expressions in braces; `\{` is a brace. */
@@ -918,7 +980,7 @@ class Parser {
       const logged = this.#log?.tokens.length ?? 0;
       const quote = token.text;
       const text = this.#source.text;
-      const parts: (string | Term)[] = [];
+      const parts: (string | TemplateExpression)[] = [];
       let from = token.end;
       let at = from;
       const flush = (): void => {
@@ -946,7 +1008,8 @@ class Parser {
           flush();
           this.#previousEnd = at + 1;
           this.#advance(at + 1);
-          parts.push(this.#term());
+          const term = this.#term();
+          parts.push({ at: term.at, term, modifiers: this.#modifiers() });
           if (!this.#isSymbol("}")) this.#fail(`"}" expected after the expression in a template string, found ${this.#found()}`);
           at = this.#token.end;
           from = at;
@@ -962,6 +1025,22 @@ class Parser {
 function importedName({ path, alias }: Import): string | undefined {
   if (path[0] === "rego" || path[0] === "future") return undefined;
   return alias ?? path.at(-1);
+}
+
+/** `value in a in b`, or with a key `key, value in a in b`: the first `in` has it. */
+function joinMemberships(key: Term | undefined, value: Term, collections: readonly Term[]): Term {
+  let left = value;
+  for (const [index, collection] of collections.entries()) {
+    left =
+      key !== undefined && index === 0
+        ? { kind: "call", at: key.at, name: ["internal", "member_3"], args: [key, left, collection], operator: "in" }
+        : { kind: "call", at: left.at, name: ["internal", "member_2"], args: [left, collection], operator: "in" };
+  }
+  return left;
+}
+
+function isMembership(term: Term): boolean {
+  return term.kind === "call" && term.operator === "in" && term.grouped !== true;
 }
 
 /** `left | right` where the right side was parsed on its own: operators that bind less go around the union. */

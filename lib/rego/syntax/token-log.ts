@@ -1,10 +1,11 @@
 import type { Token } from "./lexer.ts";
 
 /**
- * What a token is where its text alone does not tell: a word that acts as a keyword, the brace of a rule's body, the brace
- * of the body of `every`, the bracket of a comprehension. All other brackets are calls, indexes, groups, arrays, sets and objects.
+ * What a token is where its text alone does not tell: a word that acts as a keyword, the parenthesis of a rule's parameters,
+ * the brace of a rule's body, the brace of the body of `every`, the bracket of a comprehension. All other brackets are calls,
+ * indexes, groups, arrays, sets and objects.
  */
-export type TokenRole = "keyword" | "body" | "every" | "comprehension";
+export type TokenRole = "keyword" | "parameters" | "body" | "every" | "comprehension";
 
 /** What the parser read of a module, for a reader that needs the text and not only its meaning: the formatter. */
 export class TokenLog {
