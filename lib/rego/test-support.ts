@@ -28,6 +28,26 @@ export function expression(text: string, options: EvaluateOptions = {}): JsonVal
   return valueOf(`p := ${text}`, options);
 }
 
+/** A policy and what it is asked; JSON, so that another process can be given it. */
+export interface Questions {
+  readonly text: string;
+  readonly queries: readonly string[];
+  readonly inputs: readonly JsonValue[];
+}
+
+/** All that a policy answers, untraced and traced: results, prints, cost and trace, as texts. */
+export function answersTo({ text, queries, inputs }: Questions): readonly string[] {
+  const policy = compile([{ name: "t.rego", text }]);
+  return queries.flatMap((query) =>
+    inputs.flatMap((input) =>
+      [false, true].map((traced) => {
+        const { results, prints, cost, trace } = policy.evaluate(query, { input, trace: traced });
+        return JSON.stringify([query, results, prints, cost, trace], (_, value: unknown) => (typeof value === "bigint" ? `${value}n` : value));
+      }),
+    ),
+  );
+}
+
 /** The error that a function throws. */
 export function errorOf(run: () => unknown): RegoError {
   try {
@@ -50,15 +70,16 @@ export function codeOf(run: () => unknown): RegoErrorCode | undefined {
   }
 }
 
-/** Rounds of {@link growthExponent}: enough of them pass between two moments of load on the machine. */
-const ROUNDS = { least: 4, most: 16 };
+/** Rounds of {@link growthExponent}: more than the least only while the answer is in doubt. */
+const ROUNDS = { least: 4, most: 12 };
 
-/** An exponent below this ends the measurement: more rounds cannot lift it over any bound in use. */
+/** An exponent below this is not in doubt: no bound in use is as low. */
 const CLEARLY_LINEAR = 1.1;
 
 /**
- * The exponent `e` of time ~ size^e, by least squares over the fastest run at each size. Load on the machine only ever adds
- * time: each round runs all sizes in turn, so that it meets all of them, and while the answer is in doubt more rounds follow.
+ * The exponent `e` of time ~ size^e, by least squares over the fastest of several runs at each size. Time is that of this
+ * thread on the processor, which other load on the machine does not add to; each round runs all sizes in turn, so that what
+ * slows the machine as such slows all of them.
  * @param prepare builds what one run needs; only the function that it returns is timed
  */
 export function growthExponent(sizes: readonly number[], prepare: (size: number) => () => void): number {
@@ -68,13 +89,20 @@ export function growthExponent(sizes: readonly number[], prepare: (size: number)
   let exponent = Infinity;
   for (let round = 1; round <= ROUNDS.most && !(round > ROUNDS.least && exponent < CLEARLY_LINEAR); round++) {
     for (const point of points) {
-      const start = performance.now();
+      const start = threadMicroseconds();
       point.run();
-      point.fastest = Math.min(point.fastest, performance.now() - start);
+      point.fastest = Math.min(point.fastest, threadMicroseconds() - start);
     }
-    exponent = slope(points.map(({ size, fastest }) => ({ x: Math.log(size), y: Math.log(Math.max(fastest, 1e-3)) })));
+    exponent = slope(points.map(({ size, fastest }) => ({ x: Math.log(size), y: Math.log(Math.max(fastest, 1)) })));
   }
   return exponent;
+}
+
+/** Linux brings a thread's own count up to date at ticks only, and when it is asked for that of the whole process. */
+function threadMicroseconds(): number {
+  process.cpuUsage();
+  const { user, system } = process.threadCpuUsage();
+  return user + system;
 }
 
 /** The slope of the straight line that fits points best. */

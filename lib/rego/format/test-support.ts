@@ -7,9 +7,16 @@ const GLUE = "\u0000";
 /** Ends a statement; turns into a semicolon or a line break. */
 const END = "\u0001";
 
+/** A rule written so far: it decides how later ones may mention it. */
+interface WrittenRule {
+  readonly name: string;
+  readonly kind: "value" | "set" | "object" | "function";
+}
+
 /**
  * Writes a module of package `t` from a grammar: every construct of the language, in no layout that a person would choose,
- * with comments between any two tokens. Most of what it writes compiles; some does not even parse.
+ * with comments between any two tokens. Most of what it writes compiles; some does not even parse. Its rules are named `p0`,
+ * `p1` and so on, and read `input.n`, `input.list`, `input.o`, `data.base` and `data.z`.
  */
 export function generateModule(draw: Draw): string {
   return new Generator(draw).module();
@@ -20,7 +27,7 @@ class Generator {
   #depth = 0;
   #names = 0;
   #comments = 0;
-  readonly #rules: string[] = [];
+  readonly #rules: WrittenRule[] = [];
 
   constructor(draw: Draw) {
     this.#draw = draw;
@@ -32,10 +39,7 @@ class Generator {
     if (this.#one(2)) tokens.push("import", "input.n", "as", "number", END);
     if (this.#one(3)) tokens.push("import", "data.z", END, "import", "data.base", "as", "a", END);
     const count = 1 + this.#draw(5);
-    for (let at = 0; at < count; at++) {
-      tokens.push(...this.#rule(`p${at}`), END);
-      this.#rules.push(`p${at}`);
-    }
+    for (let at = 0; at < count; at++) tokens.push(...this.#rule(`p${at}`), END);
     return this.#layout(tokens);
   }
 
@@ -90,18 +94,42 @@ class Generator {
 
   // Rules
 
+  /** A rule is mentioned only by those below it, so that none depends on itself. */
   #rule(name: string): string[] {
+    const [kind, tokens] = this.#pick<[WrittenRule["kind"], string[]]>(
+      () => ["value", this.#valueRule(name)],
+      () => ["value", this.#valueRule(name)],
+      () => ["value", this.#valueRule(name)],
+      () => ["set", this.#withBody([], (scope) => [name, "contains", ...this.#term(scope)])],
+      () => ["object", this.#withBody([], (scope) => [name, GLUE, "[", ...this.#term(scope), "]", ":=", ...this.#term(scope)])],
+      () => ["object", [name, GLUE, ".", GLUE, "a", GLUE, "[", '"b"', "]", ":=", ...this.#value()]],
+      () => ["function", this.#functionRule(name)],
+    );
+    this.#rules.push({ name, kind });
+    return tokens;
+  }
+
+  #valueRule(name: string): string[] {
     return this.#pick(
       () => [name, ":=", ...this.#term([])],
       () => [name, "if", ...this.#body([])],
       () => [name, "=", ...this.#value(), "if", ...this.#body([])],
-      () => this.#withBody([], (scope) => [name, "contains", ...this.#term(scope)]),
-      () => this.#withBody([], (scope) => [name, GLUE, "[", ...this.#term(scope), "]", ":=", ...this.#term(scope)]),
+      () => ["default", name, ":=", "false", END, name, "if", ...this.#body([])],
+      () => ["default", name, ":=", "false", END, name, "if", ...this.#body([]), END, name, "if", ...this.#body([])],
       () => ["default", name, "=", ...this.#value(), END, name, "if", ...this.#body([])],
       () => [name, ":=", "1", "if", ...this.#body([]), "else", ":=", ...this.#value(), "if", ...this.#body([]), "else", "=", ...this.#value()],
       () => [name, "if", "{", ...this.#statements([]), "}", "{", ...this.#statements([]), "}"],
-      () => [name, GLUE, "(", "x", ",", "_", ")", ":=", ...this.#term(["x"]), END, `${name}_use`, ":=", name, GLUE, "(", "1", ",", "2", ")"],
-      () => [name, GLUE, ".", GLUE, "a", GLUE, "[", '"b"', "]", ":=", ...this.#value()],
+    );
+  }
+
+  #functionRule(name: string): string[] {
+    const head = (...parameters: string[]): string[] => [name, GLUE, "(", ...parameters, ")"];
+    return this.#pick(
+      () => [...head("x", ",", "_"), ":=", ...this.#term(["x"]), END, `${name}_use`, ":=", ...head("1", ",", "2")],
+      () => [...head("x", ",", "y"), "if", ...this.#body(["x", "y"])],
+      () => [...head("x", ",", "y"), ":=", ...this.#term(["x", "y"]), "if", ...this.#body(["x", "y"]), "else", ":=", ...this.#value()],
+      () => [...head("1", ",", "x"), ":=", "x", END, ...head("[", "x", ",", "_", "]", ",", "y"), ":=", ...this.#term(["x", "y"])],
+      () => ["default", ...head("_", ",", "_"), ":=", ...this.#value(), END, ...head("x", ",", "2"), "if", ...this.#body(["x"])],
     );
   }
 
@@ -148,6 +176,7 @@ class Generator {
         scope.push(name);
         return tokens;
       },
+      () => ["print", GLUE, "(", '"c"', ",", ...this.#term(scope), ",", ...this.#term(scope), ")"],
     );
   }
 
@@ -170,11 +199,22 @@ class Generator {
         () => ["{", "1", "}", "==", ...this.#term(scope)],
         () => [...this.#term(scope), "in", ...this.#list(scope)],
         () => ["input.n", "==", "2", "with", "input", "as", ...this.#object(scope), "with", "data.base", "as", ...this.#term(scope)],
+        () => [...this.#term(scope), "==", ...this.#term(scope), "with", ...this.#replaceable(), "as", ...this.#term(scope)],
         () => {
           const name = this.#newName();
           return ["every", name, "in", ...this.#list(scope), "{", ...this.#statements([...scope, name]), "}"];
         },
       ),
+    );
+  }
+
+  /** What `with` may replace. */
+  #replaceable(): string[] {
+    return this.#pick(
+      () => ["input", GLUE, ".", GLUE, "n"],
+      () => ["data", GLUE, ".", GLUE, "z", GLUE, ".", GLUE, "k"],
+      () => ["count"],
+      () => ["data", GLUE, ".", GLUE, "t", GLUE, ".", GLUE, this.#rules.length > 0 ? this.#rules[this.#draw(this.#rules.length)]!.name : "absent"],
     );
   }
 
@@ -198,6 +238,8 @@ class Generator {
       () => ["{", '"k"', ":", "null", ",", "2", ":", "[", "]", "}"],
       () => ["{", "1", "}"],
       () => ["set", GLUE, "(", ")"],
+      () => ["true"],
+      () => ["false"],
     );
   }
 
@@ -219,15 +261,21 @@ class Generator {
       this.#pick(
         () => this.#value(),
         () => (scope.length > 0 ? [scope[this.#draw(scope.length)]!] : ["7"]),
-        () => (this.#rules.length > 0 ? [this.#rules[this.#draw(this.#rules.length)]!] : ["8"]),
+        () => this.#mention(scope),
+        () => this.#mention(scope),
         () => ["input", GLUE, "[", '"list"', "]", GLUE, "[", "0", "]"],
         () => ["input", GLUE, ".", GLUE, "o", GLUE, "[", '"if"', "]"],
+        () => ["data", GLUE, ".", GLUE, "base", GLUE, "[", "0", "]"],
+        () => ["data", GLUE, ".", GLUE, "z", GLUE, ".", GLUE, "k"],
         () => [...this.#term(scope), this.#operator(), ...this.#term(scope)],
         () => ["(", ...this.#term(scope), this.#operator(), ...this.#term(scope), ")"],
         () => ["[", ...this.#term(scope), ",", ...this.#term(scope), "]"],
         () => ["{", ...this.#term(scope), "|", ...this.#term(scope), ",", "}"],
         () => ["{", '"k"', ":", ...this.#term(scope), "}"],
         () => ["count", GLUE, "(", ...this.#list(scope), ")"],
+        () => ["sprintf", GLUE, "(", '"%v %d"', ",", "[", ...this.#term(scope), ",", ...this.#term(scope), "]", ")"],
+        () => ["object", GLUE, ".", GLUE, "get", GLUE, "(", ...this.#object(scope), ",", ...this.#term(scope), ",", ...this.#value(), ")"],
+        () => ["regex", GLUE, ".", GLUE, "match", GLUE, "(", '"^[a-z ]+$"', ",", ...this.#term(scope), ")"],
         () => this.#object(scope),
         () => ['$"n {input.n} \\{ {[1, 2]}"'],
         () => {
@@ -238,6 +286,18 @@ class Generator {
         () => ["{", ...this.#term(scope), "|", ...this.#statements(scope), "}"],
         () => ["{", '"c"', ":", ...this.#term(scope), "|", ...this.#statements(scope), "}"],
       ),
+    );
+  }
+
+  /** A rule by its name, or what is in it. */
+  #mention(scope: readonly string[]): string[] {
+    if (this.#rules.length === 0) return ["8"];
+    const { name, kind } = this.#rules[this.#draw(this.#rules.length)]!;
+    if (kind === "function") return [name, GLUE, "(", ...this.#term(scope), ",", ...this.#term(scope), ")"];
+    return this.#pick(
+      () => [name],
+      () => ["data", GLUE, ".", GLUE, "t", GLUE, ".", GLUE, name],
+      () => (kind === "value" ? [name] : [name, GLUE, "[", ...this.#term(scope), "]"]),
     );
   }
 
