@@ -255,6 +255,14 @@ describe("sealpod rego eval", () => {
     expect((await desk.rego(["eval", "-i", "in.yaml", "-f", "raw", "input.user"])).stdout).toBe("bob\n");
   });
 
+  it("reads YAML files that are larger than a policy may read", async () => {
+    await using desk = await Desk.with({ "in.yaml": "- name: value\n".repeat(25_000) });
+    expect((await desk.rego(["eval", "-i", "in.yaml", "-f", "raw", "count(input)"])).stdout).toBe("25000\n");
+    expect((await desk.rego(["eval", "-f", "pretty", 'yaml.is_valid(concat("", ["- name: value\\n" | some i in numbers.range(1, 25000)]))'])).stderr).toContain(
+      "ERR_REGO_LIMIT_STEPS",
+    );
+  });
+
   it("reads v0 only if told", async () => {
     await using desk = await Desk.with({ "old.rego": "package a\np { input.x }\n", "in.json": '{"x": 1}' });
     const argv = ["eval", "-d", "old.rego", "-i", "in.json", "-f", "raw", "data.a.p"];
@@ -300,11 +308,13 @@ describe("sealpod rego eval", () => {
     [["-d", "shadow.rego", "-d", "one.json"], "conflicting rule for data path a/b"],
     [["-i", "none.json"], "none.json does not exist"],
     [["-i", "broken.json"], "broken.json:2:8"],
+    [["-i", "deep.json"], "error: deep.json: nested deeper than 128"],
     [["-d", "binary.rego"], "binary.rego is not valid UTF-8"],
   ])("%j: one readable error", async (flags, message) => {
     await using desk = await Desk.with({
       "policy.txt": "package a\n",
       "broken.json": '{\n  "a": }',
+      "deep.json": "[".repeat(200) + "]".repeat(200),
       "empty.json": "\n",
       "list.json": "[1]",
       "one.json": '{"a": {"b": 1}}',
@@ -687,7 +697,7 @@ describe("sealpod rego bench", () => {
 
   it("gives the numbers as JSON, --count times", async () => {
     await using desk = await Desk.with(FILES);
-    const ran = await desk.rego([...argv, "--count", "2", "-f", "json"], { tick: 5 });
+    const ran = await desk.rego([...argv, "--count", "2", "--prints", "-f", "json"], { tick: 5 });
     const { runs, profile, first_ns } = JSON.parse(ran.stdout) as { runs: Record<string, number>[]; profile: { rules: object[] }; first_ns: number };
     expect(first_ns).toBe(5e6);
     expect(runs).toHaveLength(2);

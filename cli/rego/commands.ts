@@ -71,7 +71,7 @@ Exit codes: 0 answered; 3 with --fail: undefined, with --fail-defined: defined (
     .addHelpText(
       "after",
       `
-A test passes if its rule is true. Rules whose names start with todo_test_ are skipped.
+A test passes if its rule is true. Rules whose names start with todo_test_ are skipped, which is no failure (opa: exit code 2 without -z).
 Exit codes: 0 all passed; 1 a test failed (opa: 2), the coverage is below the threshold, or there is no test.`,
     );
 
@@ -111,6 +111,7 @@ Exit codes: 0 all passed; 1 a test failed (opa: 2), the coverage is below the th
   )
     .addOption(format())
     .option("--count <number>", "measurements of a second each", "1")
+    .option("--prints", "keep what the policy prints, and measure that too")
     .option("--profile-limit <number>", "rules in the profile", "10")
     .option("--fail", "exit with 3 if the query is undefined");
 }

@@ -1,4 +1,4 @@
-import type { JsonValue } from "@sealpod/core";
+import type { JsonObject, JsonValue } from "@sealpod/core";
 import type { Trace, TraceEntry, TraceFailure } from "@sealpod/rego";
 import { at, location, printable } from "./output.ts";
 
@@ -25,16 +25,14 @@ export function explanationJson(trace: Trace, which: Explanation): JsonValue {
     location: location(entry.position),
     depth: entry.depth,
     held: entry.held,
-    ...(entry.failed === undefined
-      ? {}
-      : {
-          failed: {
-            location: location(entry.failed.position),
-            text: entry.failed.text,
-            operands: entry.failed.operands.map(({ text, value }) => ({ text, ...(value === undefined ? { undefined: true } : { value }) })),
-          },
-        }),
+    ...(entry.failed === undefined ? {} : { failed: failureJson(entry.failed) }),
   }));
+}
+
+/** A statement and the values it had as data. */
+export function failureJson({ position, text, operands }: TraceFailure): JsonObject {
+  const values = operands.map(({ text: operand, value }) => ({ text: operand, ...(value === undefined ? { undefined: true } : { value }) }));
+  return { location: location(position), text, operands: values };
 }
 
 /** A statement and the values it had, a line each. */

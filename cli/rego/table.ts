@@ -7,7 +7,7 @@ export interface Column {
 
 /** A table as `opa eval` draws it: `+---+` borders, one line per row. */
 export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
-  const widths = columns.map(({ name }, at) => Math.max(length(name), ...rows.map((row) => length(row[at] ?? ""))));
+  const widths = columns.map(({ name }, at) => rows.reduce((width, row) => Math.max(width, length(row[at] ?? "")), length(name)));
   const border = `+${widths.map((width) => "-".repeat(width + 2)).join("+")}+`;
   const line = (cells: readonly string[], head: boolean): string =>
     `|${widths.map((width, at) => ` ${pad(cells[at] ?? "", width, !head && columns[at]?.align === "right")} `).join("|")}|`;

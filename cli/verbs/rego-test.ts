@@ -3,7 +3,7 @@ import { EXIT, type CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
 import { matching } from "../rego/documents.ts";
-import { failureLines } from "../rego/explain.ts";
+import { failureJson, failureLines } from "../rego/explain.ts";
 import { load } from "../rego/load.ts";
 import { Coverage } from "../rego/observe.ts";
 import { at, duration, errorList, location, nanoseconds, printable, withErrors, writeJson } from "../rego/output.ts";
@@ -160,15 +160,7 @@ function asJson({ test, verdict, took, prints, value, trace, error }: TestOutcom
     ...(verdict === "skip" ? { skip: true } : {}),
     ...(verdict === "error" && error !== undefined ? { error: errorList(error)[0]! } : {}),
     ...(value === undefined ? {} : { value }),
-    ...(failed === undefined
-      ? {}
-      : {
-          failed: {
-            location: location(failed.position),
-            text: failed.text,
-            operands: failed.operands.map(({ text, value: shown }) => ({ text, ...(shown === undefined ? { undefined: true } : { value: shown }) })),
-          },
-        }),
+    ...(failed === undefined ? {} : { failed: failureJson(failed) }),
     duration: nanoseconds(took),
     ...(prints.length === 0 ? {} : { prints }),
   };

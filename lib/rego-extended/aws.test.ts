@@ -1,5 +1,5 @@
 import type { JsonValue } from "@sealpod/core";
-import { RegoError } from "@sealpod/rego";
+import { compile, RegoError } from "@sealpod/rego";
 import { describe, expect, it } from "vitest";
 import { awsBuiltins } from "./aws.ts";
 import { caller } from "./testdata/call.ts";
@@ -108,6 +108,13 @@ describe("providers.aws.sign_req", () => {
     const error = errorOf(args);
     expect(error.code).toBe("ERR_REGO_OPERAND");
     expect(error.message).toContain(message);
+  });
+
+  it("charges a body with shared parts for each time they occur", () => {
+    const doubled = Array.from({ length: 60 }, (_, at) => `v${at + 1} := [v${at}, v${at}]`).join("\n");
+    const text = `package t\nv0 := 1\n${doubled}\np := providers.aws.sign_req({"method": "a", "url": "http://a", "body": v60}, input, 0)`;
+    const policy = compile([{ name: "t.rego", text }], { builtins: awsBuiltins });
+    expect(() => policy.evaluate("data.t.p", { input: CONFIG })).toThrow(expect.objectContaining({ code: "ERR_REGO_LIMIT_STEPS" }));
   });
 
   it.each(["example.com", "", "http://a/b c", "http://a/\n", "http://a/\u00e9"])("the URL %j is refused", (url) => {

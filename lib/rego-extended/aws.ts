@@ -29,7 +29,7 @@ function signRequest(args: RegoArray, context: BuiltinContext): Value {
   const unsigned = config.get("disable_payload_signing") ?? false;
   if (typeof unsigned !== "boolean") throw failure(2, "invalid value for 'disable_payload_signing' in AWS config");
 
-  const body = bodyOf(request);
+  const body = bodyOf(request, context);
   context.work(body.length >> 4);
   context.allocate(body.length);
   const digest = unsigned ? "UNSIGNED-PAYLOAD" : sha256(body);
@@ -74,12 +74,12 @@ function failure(operand: number, message: string): BuiltinError {
   return new BuiltinError("operand", `operand ${operand} ${message}`);
 }
 
-function bodyOf(request: RegoObject): string {
+function bodyOf(request: RegoObject, context: BuiltinContext): string {
   const raw = request.get("raw_body");
   if (typeof raw === "string") return raw;
   if (raw !== undefined) throw failure(1, "invalid value for 'raw_body': must be a string");
   const body = request.get("body");
-  return body === undefined ? "" : encodeGoJson(body);
+  return body === undefined ? "" : encodeGoJson(body, context);
 }
 
 function headersOf(request: RegoObject): readonly (readonly [string, string])[] {

@@ -1,7 +1,7 @@
 import { type Certificate, certificateAnchor, equalNames, MAX_CHAIN_LENGTH, parseCertificate, PkiError, verifyChain } from "@sealpod/pki";
 import type { BuiltinContext } from "@sealpod/rego";
 import { ANY_PURPOSE, NAME_CONSTRAINTS } from "./certificate-json.ts";
-import { ipText } from "./certificate-names.ts";
+import { addressOf, formatAddress, parseAddress } from "../net/ip-address.ts";
 
 /** What a chain must meet. */
 export interface ChainRequest {
@@ -87,10 +87,10 @@ function allows({ extendedKeyUsage }: Certificate, purpose: string): boolean {
 /** True if one of the certificate's alternative names is the host (RFC 6125 section 6.4). The common name does not count. */
 function isFor({ subjectAltName = [] }: Certificate, host: string): boolean {
   const wanted = host.toLowerCase().replace(/^\[(.*)\]$/, "$1");
-  const address = wanted.includes(":") || /^[0-9.]+$/.test(wanted);
+  const address = parseAddress(wanted);
   return subjectAltName.some((name) => {
-    if (name.kind === "ip") return ipText(name.bytes) === wanted;
-    if (name.kind !== "dns" || address) return false;
+    if (name.kind === "ip") return address !== undefined && formatAddress(addressOf(name.bytes)) === formatAddress(address);
+    if (name.kind !== "dns" || address !== undefined) return false;
     const pattern = name.value.toLowerCase().replace(/\.$/, "");
     const labels = wanted.replace(/\.$/, "").split(".");
     if (labels.includes("") || labels.includes("*")) return false;

@@ -1,5 +1,6 @@
 import { contextTag, DerReader, type Name, parseSubjectAltName, TAG } from "@sealpod/pki";
 import type { JsonValue } from "@sealpod/core";
+import { addressOf, formatAddress } from "../net/ip-address.ts";
 
 /** Attributes of Go's `pkix.Name` that hold a list, by type. */
 const LISTS: readonly (readonly [string, string])[] = [
@@ -32,7 +33,7 @@ export function alternativeNamesJson(value: Uint8Array | undefined): Readonly<Re
   return {
     DNSNames: listOrNull(texts("dns")),
     EmailAddresses: listOrNull(texts("email")),
-    IPAddresses: listOrNull(names.flatMap((name) => (name.kind === "ip" ? [ipText(name.bytes)] : []))),
+    IPAddresses: listOrNull(names.flatMap((name) => (name.kind === "ip" ? [formatAddress(addressOf(name.bytes))] : []))),
     URIs: listOrNull(texts("uri").map(uriJson)),
     URIStrings: listOrNull(texts("uri")),
   };
@@ -72,7 +73,7 @@ export function readSubtrees(reader: DerReader): Subtrees {
     else if (tag === contextTag(6, false)) lists.uri.push(text);
     else if (tag === contextTag(7, false) && (content.length === 8 || content.length === 32)) {
       const half = content.length / 2;
-      lists.ip.push({ IP: ipText(content.subarray(0, half)), Mask: base64(content.subarray(half)) });
+      lists.ip.push({ IP: formatAddress(addressOf(content.subarray(0, half))), Mask: base64(content.subarray(half)) });
     }
   }
   return lists;
@@ -94,20 +95,6 @@ export function listOrNull(list: readonly JsonValue[]): JsonValue {
 /** Bytes as Go's JSON has them. */
 export function base64(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("base64");
-}
-
-/** Text of an address of 4 or 16 bytes (RFC 5952); IPv4 inside IPv6 is written as IPv4, as Go does. */
-export function ipText(bytes: Uint8Array): string {
-  if (bytes.length === 4) return bytes.join(".");
-  if (bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 0xff && bytes[11] === 0xff) return bytes.subarray(12).join(".");
-  const groups = Array.from({ length: 8 }, (_, at) => ((bytes[2 * at]! << 8) | bytes[2 * at + 1]!).toString(16));
-  let [start, length] = [0, 1];
-  for (let at = 0; at < 8; at++) {
-    let end = at;
-    while (groups[end] === "0") end++;
-    if (end - at > length) [start, length] = [at, end - at];
-  }
-  return length === 1 ? groups.join(":") : `${groups.slice(0, start).join(":")}::${groups.slice(start + length).join(":")}`;
 }
 
 /** A URI in the shape of Go's `url.URL`. */

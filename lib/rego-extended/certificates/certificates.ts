@@ -2,7 +2,7 @@ import { createPublicKey } from "node:crypto";
 import { CoreError, equalBytes, type JsonValue } from "@sealpod/core";
 import { encodePublicKeyInfo, OID, PkiError } from "@sealpod/pki";
 import type { Builtin, BuiltinContext, RegoObject, Value } from "@sealpod/rego";
-import { BuiltinError, builtinError, collection, define, fromJson, object, string } from "@sealpod/rego";
+import { BuiltinError, builtinError, collection, define, formatValue, fromJson, object, string } from "@sealpod/rego";
 import { type ChainRequest, verifyBundle } from "./certificate-chain.ts";
 import { certificatePublicKey, readCertificate, readRequest, splitCertificates } from "./certificate-fields.ts";
 import { ANY_PURPOSE, certificateJson, KEY_PURPOSES, requestJson } from "./certificate-json.ts";
@@ -104,7 +104,13 @@ function purposes(usages: Value | undefined): readonly string[] | undefined {
   const names = usages === undefined ? [] : collection([usages], 0, "an object whose 'KeyUsages' is one of {array, set}");
   const found = names.map((name) => KEY_PURPOSES.find((purpose) => purpose.name === name)?.oid);
   const invalid = names.filter((_, index) => found[index] === undefined);
-  if (invalid.length > 0) throw builtinError(`invalid entries for 'KeyUsages' found: [${invalid.map(String).join(" ").slice(0, 200)}]`);
+  if (invalid.length > 0)
+    throw builtinError(
+      `invalid entries for 'KeyUsages' found: [${invalid
+        .slice(0, 8)
+        .map((name) => formatValue(name, 64))
+        .join(" ")}]`,
+    );
   if (found.includes(ANY_PURPOSE)) return undefined;
   return found.length === 0 ? [OID.serverAuth] : found.flatMap((oid) => oid ?? []);
 }

@@ -1,4 +1,5 @@
 import type { JsonValue } from "@sealpod/core";
+import type { RegoLimits } from "@sealpod/rego";
 import { describe, expect, it } from "vitest";
 import { formatsBuiltins } from "./formats.ts";
 import { answers, failures, table } from "../testdata/tables.ts";
@@ -116,6 +117,10 @@ table("yaml.marshal", answer, [
   ['yaml.marshal({1: "a", [2]: "b"})', "\"1\": a\n'[2]': b\n"],
   ['yaml.marshal({"a10": 1, "a2": 2, "a02": 3})', "a02: 3\na2: 2\na10: 1\n"],
   [
+    'yaml.marshal(["2020-01-02", "2020-1-2T3:4:5Z", "2020-01-02 03:04:05.6", "2020-13-01", "2020-", "20200-01-02"])',
+    '- "2020-01-02"\n- "2020-1-2T3:4:5Z"\n- "2020-01-02 03:04:05.6"\n- 2020-13-01\n- 2020-\n- 20200-01-02\n',
+  ],
+  [
     'yaml.marshal(["yes", "1", "0x1", "null", "", "~", "1:30", "1.5", "<<", "=", ".inf"])',
     '- "yes"\n- "1"\n- "0x1"\n- "null"\n- ""\n- "~"\n- "1:30"\n- "1.5"\n- "<<"\n- "="\n- ".inf"\n',
   ],
@@ -206,8 +211,8 @@ describe("a round trip through YAML", () => {
 });
 
 /** Renders with variables from the input. */
-function rendered(template: string, vars: JsonValue = {}, strict = false): JsonValue | undefined {
-  return answer("strings.render_template(input.template, input.vars)", { input: { template, vars }, strict });
+function rendered(template: string, vars: JsonValue = {}, strict = false, limits: Partial<RegoLimits> = {}): JsonValue | undefined {
+  return answer("strings.render_template(input.template, input.vars)", { input: { template, vars }, strict, limits });
 }
 
 const VARS = {
@@ -309,10 +314,22 @@ describe("strings.render_template", () => {
     expect(rendered("{{$s := `x`}}{{range .l}}{{$s = print $s $s}}{{end}}{{$s}}", { l: list })).toMatch(/^ERR_REGO_LIMIT_/);
   });
 
-  it("nesting is bounded, in actions and in pipelines", () => {
-    expect(rendered(`${"{{if true}}".repeat(5000)}${"{{end}}".repeat(5000)}`, {}, true)).toContain("nested deeper");
-    expect(rendered(`${"{{if true}}a{{else if true}}".repeat(1)}${"{{else if true}}".repeat(5000)}{{end}}`, {}, true)).toContain("nested deeper");
-    expect(rendered(`{{${"(".repeat(5000)}1${")".repeat(5000)}}}`, {}, true)).toContain("nested deeper");
+  it("functions are charged for the texts they look through, and loops for all they could walk", () => {
+    const list = Array.from({ length: 1000 }, (_, at) => at);
+    const long = "x".repeat(10_000);
+    const limits = { maxSteps: 100_000 };
+    for (const use of ["len $.long", "slice $.long 1 2", "eq $.long $.other"]) {
+      const template = `{{range .list}}{{$x := ${use}}}{{end}}`;
+      expect(rendered(template, { list, long: "xxx", other: "" }, false, limits)).toBe("");
+      expect(rendered(template, { list, long, other: `${long}y` }, false, limits)).toContain("ERR_REGO_LIMIT_STEPS");
+    }
+    expect(rendered("{{range .list}}{{range $.list}}{{break}}{{end}}{{end}}", { list }, false, limits)).toContain("ERR_REGO_LIMIT_STEPS");
+  });
+
+  it("nesting is bounded, in actions and in pipelines, by a limit that no `not` turns into true", () => {
+    expect(rendered(`${"{{if true}}".repeat(5000)}${"{{end}}".repeat(5000)}`, {})).toContain("ERR_REGO_LIMIT_NESTING");
+    expect(rendered(`{{if true}}a{{else if true}}${"{{else if true}}".repeat(5000)}{{end}}`, {})).toContain("ERR_REGO_LIMIT_NESTING");
+    expect(rendered(`{{${"(".repeat(5000)}1${")".repeat(5000)}}}`, {})).toContain("ERR_REGO_LIMIT_NESTING");
   });
 });
 

@@ -1,5 +1,5 @@
-import type { Value } from "@sealpod/rego";
-import { builtinError, parseNumber } from "@sealpod/rego";
+import type { BuiltinContext, Value } from "@sealpod/rego";
+import { builtinError, parseNumber, RegoError } from "@sealpod/rego";
 
 /** One operand of a command. */
 export type Operand =
@@ -180,15 +180,15 @@ function unquote(literal: string, line: number): string {
 
 /**
  * Parses a template of Go's text/template: actions, pipelines, variables, `if`, `with`, `range`, `break`, `continue`, comments.
- * @throws {BuiltinError} for what is no template, `define` and its kin among it
+ * @throws {BuiltinError} for what is no template, `define` and its kin among it; {RegoError} for a limit
  */
-export function parseTemplate(template: string, maxNesting: number): readonly TemplateNode[] {
-  return new TemplateParser(split(template), maxNesting).parse();
+export function parseTemplate(template: string, context: BuiltinContext): readonly TemplateNode[] {
+  return new TemplateParser(split(template), context).parse();
 }
 
 class TemplateParser {
   readonly #pieces: readonly Piece[];
-  readonly #maxNesting: number;
+  readonly #context: BuiltinContext;
   #at = 0;
   #tokens: readonly Token[] = [];
   #token = 0;
@@ -198,9 +198,9 @@ class TemplateParser {
   /** Names of variables in scope, innermost last. */
   readonly #variables: string[] = [""];
 
-  constructor(pieces: readonly Piece[], maxNesting: number) {
+  constructor(pieces: readonly Piece[], context: BuiltinContext) {
     this.#pieces = pieces;
-    this.#maxNesting = maxNesting;
+    this.#context = context;
   }
 
   parse(): readonly TemplateNode[] {
@@ -210,7 +210,8 @@ class TemplateParser {
   }
 
   #nest<T>(parse: () => T): T {
-    if (++this.#depth > this.#maxNesting) throw this.#fail(`nested deeper than ${this.#maxNesting}`);
+    const limit = this.#context.maxNesting;
+    if (++this.#depth > limit) throw new RegoError("ERR_REGO_LIMIT_NESTING", `a template is nested deeper than ${limit}`, { details: { limit } });
     const result = parse();
     this.#depth--;
     return result;
@@ -374,6 +375,7 @@ class TemplateParser {
   }
 
   #known(name: string): void {
+    this.#context.work(this.#variables.length >> 4);
     if (!this.#variables.includes(name)) throw this.#fail(`undefined variable "$${name}"`);
   }
 

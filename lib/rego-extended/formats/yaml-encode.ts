@@ -1,6 +1,7 @@
 import type { BuiltinContext, Value } from "@sealpod/rego";
 import { isArray, keyText, RegoObject, RegoSet } from "@sealpod/rego";
 import { formatFloat } from "./go-number.ts";
+import { isTime } from "../time/time-layout.ts";
 import { resolvePlain } from "./yaml-decode.ts";
 
 /**
@@ -99,7 +100,7 @@ function scalarText(text: string, indent: number, isKey: boolean): string {
   if (escape || text.includes("\t") || (lines && (isKey || !isLiteral(text)))) return doubleQuoted(text);
   if (lines) return literal(text, indent);
   // Quotes also what older readers take for a number of base 60, as Go does.
-  if (typeof resolvePlain(text) !== "string" || text === "<<" || text === "=" || isSexagesimal(text)) return doubleQuoted(text);
+  if (typeof resolvePlain(text) !== "string" || text === "<<" || text === "=" || isSexagesimal(text) || isTimestamp(text)) return doubleQuoted(text);
   return isPlain(text) ? text : `'${text.replaceAll("'", "''")}'`;
 }
 
@@ -145,6 +146,13 @@ function doubleQuoted(text: string): string {
     else quoted += code < 0x100 ? `\\x${code.toString(16).padStart(2, "0").toUpperCase()}` : `\\u${code.toString(16).padStart(4, "0").toUpperCase()}`;
   }
   return `${quoted}"`;
+}
+
+const TIMESTAMPS: readonly string[] = ["2006-1-2T15:4:5.999999999Z07:00", "2006-1-2t15:4:5.999999999Z07:00", "2006-1-2 15:4:5.999999999", "2006-1-2"];
+
+/** What Go's resolver takes for a time. */
+function isTimestamp(text: string): boolean {
+  return digitsAt(text, 0).length === 4 && text[4] === "-" && TIMESTAMPS.some((layout) => isTime(layout, text));
 }
 
 /** `190:20:30`: digits in groups with colons. */

@@ -473,6 +473,19 @@ q := {"Operations": [{"Operation": "query", "SelectionSet": [{"Alias": "a", "Nam
     expect(() => policy.evaluate("data.t.p")).toThrow(expect.objectContaining({ code: "ERR_REGO_LIMIT_MEMORY" }));
   });
 
+  it("of a schema are read and checked once in a query, whether it is valid or not", () => {
+    const policy = compile(
+      [{ name: "t.rego", text: "package t\np := [graphql.is_valid(sprintf(`{ f%d }`, [i]), input.schema) | some i in numbers.range(1, input.count)]" }],
+      { builtins: graphqlBuiltins },
+    );
+    const valid = `type Query { f1: Int }${many(500, (at) => `type T${at} { a: Int }`)}`;
+    for (const schema of [valid, `${valid} type T0 { a: Int }`]) {
+      const cost = (count: number): number => policy.evaluate("data.t.p", { input: { schema, count } }).cost.memory;
+      expect(cost(50)).toBeLessThan(2 * cost(1));
+    }
+    expect(policy.evaluate("data.t.p", { input: { schema: valid, count: 2 } }).results[0]?.expressions[0]).toEqual([true, false]);
+  });
+
   it("use names of Object.prototype as names", () => {
     const schema = "type Query { constructor: toString } type toString { valueOf(hasOwnProperty: Int): Int }";
     const query = "query($constructor: Int) { constructor { ...toString } } fragment toString on toString { valueOf(hasOwnProperty: $constructor) }";

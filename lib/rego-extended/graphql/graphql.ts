@@ -3,6 +3,7 @@ import { BuiltinError, define, operandError, RegoObject, string } from "@sealpod
 import { queryToValue, schemaToValue } from "./ast-to-value.ts";
 import type { GraphqlDocument, QueryDefinition, SchemaDefinition } from "./document.ts";
 import { checkQuery } from "./query.ts";
+import type { CheckedSchema } from "./schema.ts";
 import { checkSchema } from "./schema.ts";
 import { parseQuery, parseSchema } from "./syntax.ts";
 import { readQuery, readSchema } from "./value-to-ast.ts";
@@ -23,15 +24,38 @@ function queryOf(value: string | RegoObject, context: BuiltinContext): GraphqlDo
 }
 
 function schemaOf(value: string | RegoObject, context: BuiltinContext): GraphqlDocument<SchemaDefinition> {
-  return typeof value === "string" ? parseSchema(value, context) : readSchema(value, context);
+  return typeof value === "string" ? remembered("document", value, context, () => parseSchema(value, context)) : readSchema(value, context);
+}
+
+function checkedSchemaOf(value: string | RegoObject, context: BuiltinContext): CheckedSchema {
+  const check = (): CheckedSchema => checkSchema(schemaOf(value, context), context);
+  return typeof value === "string" ? remembered("schema", value, context, check) : check();
+}
+
+/**
+ * What was made of a schema's text, or why it failed, earlier in the same query: policies check many queries against one schema.
+ * Bounded by the memory that the first time was charged for.
+ */
+function remembered<T>(what: string, text: string, context: BuiltinContext, make: () => T): T {
+  context.work(1 + (text.length >> 6));
+  const outcome = context.once(`graphql ${what} ${text}`, (): { readonly value: T } | BuiltinError => {
+    context.allocate(2 * text.length);
+    try {
+      return { value: make() };
+    } catch (error) {
+      if (error instanceof BuiltinError) return error;
+      throw error;
+    }
+  });
+  if (outcome instanceof BuiltinError) throw outcome;
+  return outcome.value;
 }
 
 /** Both ASTs, of a query that is valid for a schema that is valid. @throws {BuiltinError} if not */
 function parseBoth(queryOperand: string | RegoObject, schemaOperand: string | RegoObject, context: BuiltinContext): readonly [RegoObject, RegoObject] {
   const query = queryOf(queryOperand, context);
-  const schema = schemaOf(schemaOperand, context);
-  checkQuery(query, checkSchema(schema, context), context);
-  return [queryToValue(query, context), schemaToValue(schema, context)];
+  checkQuery(query, checkedSchemaOf(schemaOperand, context), context);
+  return [queryToValue(query, context), schemaToValue(schemaOf(schemaOperand, context), context)];
 }
 
 /** The value of a function, or another if it fails as builtins do; limits go on. */
@@ -59,14 +83,14 @@ export const graphqlBuiltins: readonly Builtin[] = [
   define("graphql.is_valid", 2, ([query, schema], context) => {
     if (!isDocument(query!) || !isDocument(schema!)) return false;
     return orElse(() => {
-      checkQuery(queryOf(query, context), checkSchema(schemaOf(schema, context), context), context);
+      checkQuery(queryOf(query, context), checkedSchemaOf(schema, context), context);
       return true;
     }, false);
   }),
   define("graphql.schema_is_valid", 1, ([schema], context) => {
     if (!isDocument(schema!)) return false;
     return orElse(() => {
-      checkSchema(schemaOf(schema, context), context);
+      checkedSchemaOf(schema, context);
       return true;
     }, false);
   }),

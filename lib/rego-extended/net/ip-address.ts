@@ -63,6 +63,12 @@ export function formatAddress({ bits, value }: Address): string {
   return start === -1 ? hex(0, 8) : `${hex(0, start)}::${hex(start + length, 8)}`;
 }
 
+/** The address of 4 or 16 bytes. */
+export function addressOf(bytes: Uint8Array): Address {
+  const value = bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+  return unmapped({ bits: bytes.length === 4 ? 32 : 128, value });
+}
+
 function unmapped(address: Written): Address {
   return address.bits === 128 && address.value >> 32n === 0xffffn ? { bits: 32, value: address.value & 0xffffffffn } : address;
 }

@@ -1,5 +1,18 @@
 import type { Builtin, BuiltinContext, RegoArray, Value } from "@sealpod/rego";
-import { BuiltinError, builtinError, collection, define, isArray, object, operandError, RegoError, RegoObject, RegoSet, string } from "@sealpod/rego";
+import {
+  BuiltinError,
+  builtinError,
+  collection,
+  define,
+  formatValue,
+  isArray,
+  object,
+  operandError,
+  RegoError,
+  RegoObject,
+  RegoSet,
+  string,
+} from "@sealpod/rego";
 import { formatAddress, lastAddress, parseAddress, parseNetwork } from "./ip-address.ts";
 import type { Address, Network } from "./ip-address.ts";
 
@@ -99,7 +112,8 @@ function mergeable(item: Value): Network {
 
 function merge(args: RegoArray, context: BuiltinContext): Value {
   const items = collection(args, 0);
-  context.work(items.length * 8);
+  // Each takes up to 128 steps over its bits.
+  context.work(items.length * 128);
   const networks = items.map(mergeable);
   const merged = new RegoSet();
   for (const bits of [32, 128] as const) {
@@ -184,10 +198,10 @@ const REQUEST_MEMBERS: ReadonlySet<string> = new Set([
   "url",
 ]);
 
-function requestError(what: string, names: readonly string[]): RegoError {
+function requestError(what: string, names: readonly Value[]): RegoError {
   return new RegoError(
     "ERR_REGO_OPERAND",
-    `eval_type_error: http.send: operand 1 ${what} request parameters(s): {${names.map((name) => JSON.stringify(name)).join(", ")}}`,
+    `eval_type_error: http.send: operand 1 ${what} request parameters(s): {${names.map((name) => formatValue(name, 64)).join(", ")}}`,
     { details: { builtin: "http.send" } },
   );
 }
@@ -196,7 +210,7 @@ function send(args: RegoArray): never {
   const request = object(args, 0);
   const unknown = request.keys().filter((key) => typeof key !== "string" || !REQUEST_MEMBERS.has(key));
   // A faulty request aborts as a good one does: neither may look like an answer.
-  if (unknown.length > 0) throw requestError("invalid", unknown.map(String));
+  if (unknown.length > 0) throw requestError("invalid", unknown);
   const missing = ["method", "url"].filter((name) => !request.has(name));
   if (missing.length > 0) throw requestError("missing required", missing);
   throw noNetwork("http.send", "send the request");

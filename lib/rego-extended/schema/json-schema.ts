@@ -1,6 +1,7 @@
 import { encodeJson } from "@sealpod/core";
 import type { BuiltinContext, Numeric, RegoArray, Value } from "@sealpod/rego";
 import { BuiltinError, compareValues, equalValues, isArray, isInteger, RegoError, RegoObject, toJson } from "@sealpod/rego";
+import { weigh } from "../weight.ts";
 import { matchesFormat } from "./json-schema-formats.ts";
 
 /**
@@ -319,12 +320,14 @@ export class JsonSchema {
   }
 
   #json(value: Value): string {
+    weigh(value, this.#context);
     const text = encodeJson(toJson(value));
     this.#context.allocate(text.length);
     return text;
   }
 
   #array(schema: RegoObject, value: RegoArray, found: Mismatches, path: readonly (string | number)[]): void {
+    this.#context.work(value.length);
     const items = schema.get("items");
     const rest = isArray(items) ? schema.get("additionalItems") : items;
     const positional = isArray(items) ? items : [];
@@ -349,7 +352,8 @@ export class JsonSchema {
     const seen = new RegoObject();
     this.#context.allocate(value.length * 16);
     for (const [at, item] of value.entries()) {
-      this.#context.work(1);
+      // A composed item is found by its text.
+      weigh(item, this.#context);
       const earlier = seen.get(item);
       if (earlier !== undefined) {
         found.add("unique", `array items[${earlier as number},${at}] must be unique`);
@@ -360,7 +364,9 @@ export class JsonSchema {
   }
 
   #object(schema: RegoObject, value: RegoObject, found: Mismatches, path: readonly (string | number)[]): void {
-    for (const name of (schema.get("required") ?? []) as readonly string[]) if (!value.has(name)) found.add("required", `${name} is required`);
+    const required = (schema.get("required") ?? []) as readonly string[];
+    this.#context.work(required.length + value.size);
+    for (const name of required) if (!value.has(name)) found.add("required", `${name} is required`);
     atLeast(schema, "minProperties", value.size, (min) => found.add("array_min_properties", `Must have at least ${min} properties`));
     atMost(schema, "maxProperties", value.size, (max) => found.add("array_max_properties", `Must have at most ${max} properties`));
     const properties = schema.get("properties") as RegoObject | undefined;
@@ -385,8 +391,10 @@ export class JsonSchema {
 
   #dependencies(schema: RegoObject, value: RegoObject, found: Mismatches, path: readonly (string | number)[]): void {
     for (const [name, needed] of (schema.get("dependencies") as RegoObject | undefined)?.entries() ?? []) {
+      this.#context.work(1);
       if (!value.has(name)) continue;
       if (isStrings(needed)) {
+        this.#context.work(needed.length);
         for (const other of needed) if (!value.has(other)) found.add("missing_dependency", `Has a dependency on ${other}`);
       } else found.addAll(this.#validate(needed, value, path));
     }
@@ -406,9 +414,7 @@ export class JsonSchema {
   }
 
   #test(pattern: string, text: string): boolean {
-    const compiled = this.#context.regex(pattern);
-    this.#context.work(1 + Math.floor((text.length * compiled.programSize()) / 128));
-    return compiled.test(text);
+    return this.#context.matches(pattern, text);
   }
 }
 

@@ -1,5 +1,6 @@
 import { Validator } from "@cfworker/json-schema";
 import type { JsonValue } from "@sealpod/core";
+import type { RegoLimits } from "@sealpod/rego";
 import { describe, expect, it } from "vitest";
 import { schemaBuiltins } from "./schema.ts";
 import { answers, failures, table } from "../testdata/tables.ts";
@@ -7,8 +8,9 @@ import { answers, failures, table } from "../testdata/tables.ts";
 const answer = answers(schemaBuiltins);
 
 /** Schema and document as JSON texts, so that any value may stand for either. */
-function match(schema: JsonValue, document: JsonValue, strict = false): JsonValue | undefined {
-  return answer("json.match_schema(input.document, input.schema)", { input: { document: JSON.stringify(document), schema: JSON.stringify(schema) }, strict });
+function match(schema: JsonValue, document: JsonValue, strict = false, limits: Partial<RegoLimits> = {}): JsonValue | undefined {
+  const input = { document: JSON.stringify(document), schema: JSON.stringify(schema) };
+  return answer("json.match_schema(input.document, input.schema)", { input, strict, limits });
 }
 
 function verify(schema: JsonValue): JsonValue | undefined {
@@ -100,6 +102,7 @@ const CASES: readonly (readonly [name: string, schema: JsonValue, good: readonly
   ["uuid", { format: "uuid" }, ["00112233-4455-6677-8899-aabbccddeeff"], ["0011", "00112233445566778899aabbccddeeff"]],
   ["hostname", { format: "hostname" }, ["a.example", "a-b"], ["-a", "a..b", "a b"]],
   ["email", { format: "email" }, ["a@b.example"], ["a", "@b", "a@", "a b@c"]],
+  ["relative-json-pointer", { format: "relative-json-pointer" }, ["0", "1/a", "12#"], ["", "/a", "01", "#", "1#a", "1/~2"]],
   ["uri", { format: "uri" }, ["https://a/b?c#d", "urn:x:y"], ["a/b", "https://a b"]],
   ["json-pointer", { format: "json-pointer" }, ["", "/a/b~0~1"], ["a", "/~2", "/~"]],
   ["regex", { format: "regex" }, ["^a+$"], ["("]],
@@ -123,6 +126,16 @@ describe("json.match_schema", () => {
       for (const document of bad) expect(validator.validate(document).valid).toBe(false);
     });
   }
+
+  it.each([
+    ["idn-email", "ä@b.example", "a"],
+    ["iri", "https://ä/b", "ä/b"],
+    ["iri-reference", "ä/b", "a b"],
+    ["uri-template", "/a/{b}{?c,d}", "/a/{b}/{c"],
+  ])("knows the format %s", (format, good, bad) => {
+    expect(match({ format }, good)).toEqual([true, []]);
+    expect(match({ format }, bad)).toEqual([false, [expect.objectContaining({ type: "format" })]]);
+  });
 
   it.each<readonly [JsonValue, JsonValue, readonly (readonly [type: string, field: string, desc: string])[]]>([
     [{ type: "string" }, 1, [["invalid_type", "(root)", "Invalid type. Expected: string, given: integer"]]],
@@ -234,6 +247,29 @@ describe("hostile schemas", () => {
     ["itself within allOf", { allOf: [{ $ref: "#" }] }],
   ])("a schema that refers to %s without end aborts the query", (_name, schema) => {
     expect(match(schema, 1)).toContain("ERR_REGO_LIMIT_CALLS");
+  });
+
+  it("parts that are looked at again and again are charged each time", () => {
+    const names = Array.from({ length: 1000 }, (_, at) => `k${at}`);
+    const object = Object.fromEntries(names.map((name) => [name, 1]));
+    const repeated = (count: number, part: JsonValue, document: JsonValue): JsonValue | undefined => {
+      const schema = { definitions: { part }, allOf: Array.from({ length: count }, () => ({ $ref: "#/definitions/part" })) };
+      return match(schema, document, false, { maxSteps: 100_000 });
+    };
+    for (const [part, document] of [
+      [{ required: names }, object],
+      [{ dependencies: { k0: names } }, object],
+      [{ properties: {} }, object],
+      [{ uniqueItems: true }, [names, 1]],
+      [{ additionalItems: false }, names],
+    ] as const) {
+      expect(repeated(1, part, document)).toEqual([true, []]);
+      expect(repeated(200, part, document)).toContain("ERR_REGO_LIMIT_STEPS");
+    }
+  });
+
+  it("of two members with one name in a text the last counts, as in json.unmarshal", () => {
+    expect(answer('json.match_schema(`{"a": 1, "a": "x"}`, {"properties": {"a": {"type": "string"}}})')).toEqual([true, []]);
   });
 
   it("patterns run in linear time", () => {

@@ -1,11 +1,11 @@
-import { CoreError, parseJson } from "@sealpod/core";
 import type { Builtin, BuiltinContext, Value } from "@sealpod/rego";
-import { BuiltinError, builtinError, define, fromJson, isArray, keyText, RegoError, RegoObject, RegoSet } from "@sealpod/rego";
+import { BuiltinError, builtinError, define, isArray, keyText, RegoError, RegoObject, RegoSet } from "@sealpod/rego";
+import { parseJsonText } from "../json-text.ts";
 import { JsonSchema, SchemaError } from "./json-schema.ts";
 
 /** A value as JSON has it: sets become sorted arrays, keys become strings. Counts as it goes, since values may share parts. */
 function plain(value: Value, room: number, context: BuiltinContext): Value {
-  context.work(1);
+  context.work(2);
   context.allocate(8);
   if (typeof value !== "object" || value === null) return value;
   if (room === 0)
@@ -20,15 +20,7 @@ function plain(value: Value, room: number, context: BuiltinContext): Value {
 function loaded(value: Value, context: BuiltinContext): Value {
   if (value instanceof RegoObject) return plain(value, context.maxNesting, context);
   if (typeof value !== "string") throw builtinError("wrong type, expected string or object");
-  context.work(value.length >> 2);
-  context.allocate(value.length * 2);
-  try {
-    return fromJson(parseJson(value, "the text", { maxLength: Infinity, maxDepth: context.maxNesting }), context.maxNesting);
-  } catch (error) {
-    if (!(error instanceof CoreError)) throw error;
-    if (error.code === "ERR_CORE_LIMIT") throw new RegoError("ERR_REGO_LIMIT_NESTING", error.message, { cause: error });
-    throw builtinError(error.message);
-  }
+  return parseJsonText(value, "the text", "last", context);
 }
 
 /** JSON Schema. */

@@ -263,6 +263,17 @@ export function parseTime(nameOrLayout: string, text: string): bigint {
   return new TimeReader(nameOrLayout, text).read();
 }
 
+/** True for a text that {@link parseTime} reads. */
+export function isTime(nameOrLayout: string, text: string): boolean {
+  try {
+    parseTime(nameOrLayout, text);
+    return true;
+  } catch (error) {
+    if (error instanceof LayoutError) return false;
+    throw error;
+  }
+}
+
 class TimeReader {
   readonly #layout: string;
   readonly #text: string;

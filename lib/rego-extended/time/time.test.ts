@@ -74,7 +74,26 @@ table("time.format", answer, [
   ['time.format([1625097600000000000, "Europe/Berlin", "MST -07"])', "CEST +02"],
   ['time.format([1609459200000000000, "America/Los_Angeles", "MST Z07:00"])', "PST -08:00"],
   ['time.format([1609459200000000000, "Asia/Kolkata", "MST"])', "IST"],
-  ['time.format([1609459200000000000, "America/Sao_Paulo", "MST"])', "-03"],
+  ...(
+    [
+      ["America/Sao_Paulo", "-03"],
+      ["America/Havana", "CST"],
+      ["America/Hermosillo", "MST"],
+      ["Asia/Colombo", "+0530"],
+      ["Asia/Dubai", "+04"],
+      ["Asia/Jerusalem", "IST"],
+      ["Asia/Seoul", "KST"],
+      ["Asia/Shanghai", "CST"],
+      ["Etc/GMT+5", "-05"],
+      ["Etc/UTC", "UTC"],
+      ["Europe/Minsk", "+03"],
+      ["Europe/Moscow", "MSK"],
+      ["GMT", "GMT"],
+      ["Pacific/Guam", "ChST"],
+      ["US/Aleutian", "HST"],
+    ] as const
+  ).map(([zone, text]) => [`time.format([1609459200000000000, "${zone}", "MST"])`, text] as const),
+  ['time.format([1625097600000000000, "Europe/Dublin", "MST"])', "IST"],
   ['time.format([43200000000000, "UTC", "3PM"])', "12PM"],
   ['time.format([0, "UTC", "3PM"])', "12AM"],
 ]);

@@ -6,17 +6,86 @@ export interface Zone {
   readonly name: string;
   /** Seconds east of UTC. */
   offset(seconds: number): number;
-  /** As Go's layouts print it for `MST`: `PST`, `CEST`, or the offset where no English region has a name for it. */
+  /** As Go's layouts print it for `MST`: `PST`, `CEST`, or the offset where there is none. */
   abbreviation(seconds: number): string;
 }
 
 export const UTC: Zone = { name: "UTC", offset: () => 0, abbreviation: () => "UTC" };
 
 /**
- * English and other regions in whose texts CLDR abbreviates zones. It knows `CET` in Britain, `IST` in India, `JST` in
- * Japan; none of them knows all.
+ * Abbreviations of the IANA database by the English names that CLDR has for them. Intl's own abbreviations will not do: CLDR has
+ * none for most zones (`MSK`, `JST`), others than IANA for some, and changes them. Its long names are stable. They begin in 1970.
  */
-const LOCALES: readonly string[] = ["en-US", "en-GB", "en-AU", "en-IN", "en-ZA", "en-HK", "ja", "ko", "id"];
+const ABBREVIATIONS: ReadonlyMap<string, string> = new Map([
+  ["Alaska Daylight Time", "AKDT"],
+  ["Alaska Standard Time", "AKST"],
+  ["American Samoa Standard Time", "SST"],
+  ["Atlantic Daylight Time", "ADT"],
+  ["Atlantic Standard Time", "AST"],
+  ["Australian Central Daylight Time", "ACDT"],
+  ["Australian Central Standard Time", "ACST"],
+  ["Australian Eastern Daylight Time", "AEDT"],
+  ["Australian Eastern Standard Time", "AEST"],
+  ["Australian Western Standard Time", "AWST"],
+  ["British Summer Time", "BST"],
+  ["Central Africa Time", "CAT"],
+  ["Central Daylight Time", "CDT"],
+  ["Central European Standard Time", "CET"],
+  ["Central European Summer Time", "CEST"],
+  ["Central Indonesia Time", "WITA"],
+  ["Central Standard Time", "CST"],
+  ["Chamorro Standard Time", "ChST"],
+  ["China Standard Time", "CST"],
+  ["Coordinated Universal Time", "UTC"],
+  ["Cuba Daylight Time", "CDT"],
+  ["Cuba Standard Time", "CST"],
+  ["East Africa Time", "EAT"],
+  ["Eastern Daylight Time", "EDT"],
+  ["Eastern European Standard Time", "EET"],
+  ["Eastern European Summer Time", "EEST"],
+  ["Eastern Indonesia Time", "WIT"],
+  ["Eastern Standard Time", "EST"],
+  ["Greenwich Mean Time", "GMT"],
+  ["Hawaii-Aleutian Daylight Time", "HDT"],
+  ["Hawaii-Aleutian Standard Time", "HST"],
+  ["Hong Kong Standard Time", "HKT"],
+  ["India Standard Time", "IST"],
+  ["Irish Standard Time", "IST"],
+  ["Israel Daylight Time", "IDT"],
+  ["Israel Standard Time", "IST"],
+  ["Japan Standard Time", "JST"],
+  ["Korean Standard Time", "KST"],
+  ["Mexican Pacific Standard Time", "MST"],
+  ["Moscow Standard Time", "MSK"],
+  ["Mountain Daylight Time", "MDT"],
+  ["Mountain Standard Time", "MST"],
+  ["New Zealand Daylight Time", "NZDT"],
+  ["New Zealand Standard Time", "NZST"],
+  ["Newfoundland Daylight Time", "NDT"],
+  ["Newfoundland Standard Time", "NST"],
+  ["Pacific Daylight Time", "PDT"],
+  ["Pacific Standard Time", "PST"],
+  ["Pakistan Standard Time", "PKT"],
+  ["Philippine Standard Time", "PST"],
+  ["South Africa Standard Time", "SAST"],
+  ["Taiwan Standard Time", "CST"],
+  ["West Africa Time", "WAT"],
+  ["Western European Standard Time", "WET"],
+  ["Western European Summer Time", "WEST"],
+  ["Western Indonesia Time", "WIB"],
+  ["Yukon Time", "MST"],
+]);
+
+/** Zones that share such a name with others but have no abbreviation. */
+const UNNAMED: readonly string[] = [
+  "Africa/Casablanca",
+  "Africa/El_Aaiun",
+  "Antarctica/Casey",
+  "Antarctica/Troll",
+  "Asia/Colombo",
+  "Asia/Dili",
+  "Europe/Minsk",
+];
 
 /** Work of one question to Intl, measured against a step of the evaluator. */
 const FORMAT_WORK = 16;
@@ -48,10 +117,10 @@ function isNameStart(name: string): boolean {
   return first >= "A" && first <= "Z";
 }
 
-function formatter(name: string, locale: string, timeZoneName: "longOffset" | "short", context: BuiltinContext): Intl.DateTimeFormat {
+function formatter(name: string, timeZoneName: "longOffset" | "long", context: BuiltinContext): Intl.DateTimeFormat {
   context.work(FORMATTER_WORK);
   try {
-    return new Intl.DateTimeFormat(locale, { timeZone: name, timeZoneName });
+    return new Intl.DateTimeFormat("en-US", { timeZone: name, timeZoneName });
   } catch (error) {
     if (error instanceof RangeError) throw unknownZone(name);
     throw error;
@@ -59,8 +128,8 @@ function formatter(name: string, locale: string, timeZoneName: "longOffset" | "s
 }
 
 function intlZone(name: string, context: BuiltinContext): Zone {
-  const offsets = formatter(name, "en-US", "longOffset", context);
-  const names = new Map<string, Intl.DateTimeFormat>();
+  const offsets = formatter(name, "longOffset", context);
+  let names: Intl.DateTimeFormat | undefined;
   const offset = (seconds: number): number => {
     context.work(FORMAT_WORK);
     return parseOffset(zonePart(offsets, seconds));
@@ -69,25 +138,18 @@ function intlZone(name: string, context: BuiltinContext): Zone {
     name,
     offset,
     abbreviation(seconds) {
-      for (const locale of LOCALES) {
-        context.work(FORMAT_WORK);
-        let format = names.get(locale);
-        if (format === undefined) names.set(locale, (format = formatter(name, locale, "short", context)));
-        const text = zonePart(format, seconds);
-        if (isAbbreviation(text)) return text;
-      }
-      return numericOffset(offset(seconds));
+      context.work(FORMAT_WORK);
+      names ??= formatter(name, "long", context);
+      const known = UNNAMED.includes(name) ? undefined : ABBREVIATIONS.get(zonePart(names, seconds));
+      // CLDR calls Greenwich's own zones UTC.
+      if (known === "UTC" && (name.includes("GMT") || name.includes("Greenwich"))) return "GMT";
+      return known ?? numericOffset(offset(seconds));
     },
   };
 }
 
 function zonePart(format: Intl.DateTimeFormat, seconds: number): string {
   return format.formatToParts(seconds * 1000).find(({ type }) => type === "timeZoneName")?.value ?? "";
-}
-
-function isAbbreviation(text: string): boolean {
-  for (const char of text) if (char < "A" || char > "Z") return false;
-  return text.length >= 2;
 }
 
 /** `GMT`, `GMT+05:30`, `GMT-07:52:58`. */

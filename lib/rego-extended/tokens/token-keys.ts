@@ -41,7 +41,9 @@ export function parseVerificationKeys(text: string, context: BuiltinContext): re
   context.work(IMPORT_WORK + (text.length >> 4));
   const block = decodePem(text);
   if (block === undefined) {
-    return jwks(text, (jwk) => {
+    return jwks(text, (jwk, _index, isMember) => {
+      // RFC 7517 section 5: an issuer that adds a key of a new kind to its set must not take its other keys away from us.
+      if (isMember && !isSupported(jwk)) return undefined;
       context.work(IMPORT_WORK);
       if (jwk["kty"] !== "oct" && jwk["d"] !== undefined) throw builtinError("a private key is not for checking signatures");
       return importJwk(jwk, "public");
@@ -95,7 +97,7 @@ function described<T>(what: string, parse: () => T): T {
   }
 }
 
-function jwks<T>(text: string, read: (jwk: JsonObject, index: number) => T | undefined): readonly T[] {
+function jwks<T>(text: string, read: (jwk: JsonObject, index: number, isMember: boolean) => T | undefined): readonly T[] {
   return described("failed to parse a JWK key (set)", () => {
     const json = asObject(parseJson(text, "JWK"));
     if (json === undefined) throw builtinError("not a JSON object");
@@ -104,7 +106,7 @@ function jwks<T>(text: string, read: (jwk: JsonObject, index: number) => T | und
     return list.flatMap((item, index) => {
       const jwk = asObject(item);
       if (jwk === undefined) throw builtinError(`key ${index} is not a JSON object`);
-      return read(jwk, index) ?? [];
+      return read(jwk, index, list[0] !== json) ?? [];
     });
   });
 }
@@ -144,6 +146,10 @@ function imported(create: () => KeyObject): KeyObject {
   } catch {
     throw builtinError("malformed key");
   }
+}
+
+function isSupported({ kty, crv }: JsonObject): boolean {
+  return kty === "oct" || kty === "RSA" || (typeof crv === "string" && CURVES.get(crv)?.kty === kty);
 }
 
 function importJwk(jwk: JsonObject, type: "public" | "private"): TokenKey {

@@ -429,6 +429,17 @@ describe("keys", () => {
     expect(messageOf("io.jwt.verify_rs256", [token, cert])).toContain(message);
   });
 
+  it("a set may hold keys of kinds that are not known", () => {
+    const unknown = [
+      { kty: "AKP", alg: "ML-DSA-44", pub: "AA" },
+      { kty: "OKP", crv: "Ed448", x: "AA" },
+      { kty: "EC", crv: 1 },
+    ];
+    expect(accepted(token, { cert: JSON.stringify({ keys: [...unknown, publicJwk(rsa)] }) })).toEqual({});
+    expect(accepted(token, { cert: JSON.stringify({ keys: unknown }) })).toBe(false);
+    expect(messageOf("io.jwt.decode_verify", [token, { cert: '{"keys":[{"kty":"RSA","e":"AQAB"}]}' }])).toContain('"n" is missing');
+  });
+
   it("a certificate may have text before it, and is not itself verified", () => {
     expect(accepted(token, { cert: `subject: signer\n${certificatePem(rsa)}` })).toEqual({});
     expect(accepted(token, { cert: certificatePem(rsa) }, NOW * 2)).toEqual({});
@@ -482,10 +493,18 @@ describe("size", () => {
     expect(messageOf("io.jwt.verify_rs256", [fitting, " ".repeat(MAX_KEY_TEXT + 1)])).toContain("more than the limit");
   });
 
-  it("deep claims end in a limit or a refusal", () => {
+  it("deep claims abort the query, so that no `not` makes them pass", () => {
     const payload = `{"x":${"[".repeat(50_000)}${"]".repeat(50_000)}}`;
-    expect(accepted(hmacToken('{"alg":"HS256"}', payload), { secret: SECRET })).toBeUndefined();
-    expect(call("io.jwt.decode", [hmacToken("{}", payload)])).toBeUndefined();
+    const limit = expect.objectContaining({ code: "ERR_REGO_LIMIT_NESTING" });
+    expect(() => accepted(hmacToken('{"alg":"HS256"}', payload), { secret: SECRET })).toThrow(limit);
+    expect(() => call("io.jwt.decode", [hmacToken("{}", payload)])).toThrow(limit);
+  });
+
+  it("claims with shared parts are charged for each time they occur", () => {
+    const doubled = Array.from({ length: 60 }, (_, at) => `v${at + 1} := [v${at}, v${at}]`).join("\n");
+    const sign = 'io.jwt.encode_sign({"alg": "HS256"}, {"a": v60}, {"kty": "oct", "k": "AAAA"})';
+    const policy = compile([{ name: "t.rego", text: `package t\nv0 := 1\n${doubled}\np := ${sign}` }], { builtins: tokensBuiltins });
+    expect(() => policy.evaluate("data.t.p")).toThrow(expect.objectContaining({ code: "ERR_REGO_LIMIT_STEPS" }));
   });
 
   it("tokens in tokens", () => {

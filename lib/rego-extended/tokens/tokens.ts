@@ -24,7 +24,7 @@ export const tokensBuiltins: readonly Builtin[] = [
     }),
   ),
   define("io.jwt.encode_sign", 3, ([header, payload, key], context) => {
-    return signToken(encode(header!, context), encode(payload!, context), encode(key!, context), context);
+    return signToken(encodeGoJson(header!, context), encodeGoJson(payload!, context), encodeGoJson(key!, context), context);
   }),
   define("io.jwt.encode_sign_raw", 3, (args, context) => signToken(string(args, 0), string(args, 1), string(args, 2), context)),
 ];
@@ -71,11 +71,4 @@ function withoutQuotes(text: string): string {
   while (start < end && (text[start] === '"' || text[start] === "'")) start++;
   while (end > start && (text[end - 1] === '"' || text[end - 1] === "'")) end--;
   return text.slice(start, end);
-}
-
-function encode(value: Value, context: BuiltinContext): string {
-  const text = encodeGoJson(value);
-  context.allocate(text.length);
-  context.work(text.length >> 6);
-  return text;
 }

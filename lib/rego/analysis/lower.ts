@@ -3,7 +3,7 @@ import type { Diagnostics } from "../syntax/source.ts";
 import type { RegoErrorCode } from "../errors.ts";
 import type { Value } from "../values/index.ts";
 import { equalValues, formatValue, isArray, keyText, RegoObject, RegoSet, typeName } from "../values/index.ts";
-import { findClosures, visitOperand } from "./ir.ts";
+import { findClosures } from "./ir.ts";
 import type { Block, Callee, Comprehension, Flat, LoweredClause, Modifier, Op, Operand, PrintArgument, RefBase, RefOperand, Variable } from "./ir.ts";
 import type { RuleGroup, RuleTree, SourceRule } from "./rule-tree.ts";
 import { formatPath } from "./rule-tree.ts";
@@ -123,9 +123,9 @@ export class Lowerer {
     this.#statements(clause.body, out);
     // The head is part of the body's end: its references and calls are statements too.
     this.#statement = outline;
-    const path = head.path.slice(entry.fixedSteps).map((step) => this.#head(step, out));
+    const path = head.path.slice(entry.fixedSteps).map((step) => this.#operand(step, out));
     const value: Operand =
-      head.item !== undefined ? this.#head(head.item, out) : clause.value === undefined ? { kind: "const", value: true } : this.#head(clause.value, out);
+      head.item !== undefined ? this.#operand(head.item, out) : clause.value === undefined ? { kind: "const", value: true } : this.#operand(clause.value, out);
     this.#closeFrame();
     return {
       source: this.#scope.module.source,
@@ -441,7 +441,7 @@ export class Lowerer {
   #printArgument(argument: Term): PrintArgument {
     const statements: Flat[] = [];
     this.#frames.push({ hidden: new Set(), declared: new Map(), seen: new Set() });
-    const value = this.#head(argument, statements);
+    const value = this.#operand(argument, statements);
     this.#closeFrame();
     return { body: { statements }, value };
   }
@@ -573,18 +573,6 @@ export class Lowerer {
 
   // Terms
 
-  /** A term of a head: comprehensions in it become statements too, so that all inner bodies belong to statements. */
-  #head(term: Term, out: Flat[]): Operand {
-    const operand = this.#operand(term, out);
-    let closed = true;
-    visitOperand(
-      operand,
-      () => undefined,
-      () => (closed = false),
-    );
-    return closed ? operand : this.#hoist(operand, term.at, out);
-  }
-
   /** A term where a reference may stay as it is: a side of a unification, a condition. */
   #top(term: Term, out: Flat[]): Operand {
     if (term.kind === "ref") return this.#ref(term, out);
@@ -592,10 +580,22 @@ export class Lowerer {
       const path = this.#document(term.name);
       if (path !== undefined) return this.#documentRef(path, [], term.at);
     }
+    if (isComprehension(term)) return this.#comprehensionOf(term);
     return this.#operand(term, out);
   }
 
-  /** A term as a simple operand: calls and references become statements before it. */
+  #comprehensionOf(term: ComprehensionTerm): Operand {
+    switch (term.kind) {
+      case "array-comprehension":
+        return this.#comprehension("array", undefined, term.head, term.body, term.at);
+      case "set-comprehension":
+        return this.#comprehension("set", undefined, term.head, term.body, term.at);
+      case "object-comprehension":
+        return this.#comprehension("object", term.key, term.value, term.body, term.at);
+    }
+  }
+
+  /** A term as a simple operand: calls, references and comprehensions become statements before it. */
   #operand(term: Term, out: Flat[]): Operand {
     switch (term.kind) {
       case "scalar":
@@ -624,11 +624,9 @@ export class Lowerer {
       case "object":
         return fold({ kind: "object", entries: term.entries.map(([key, value]) => [this.#operand(key, out), this.#operand(value, out)]) });
       case "array-comprehension":
-        return this.#comprehension("array", undefined, term.head, term.body, term.at);
       case "set-comprehension":
-        return this.#comprehension("set", undefined, term.head, term.body, term.at);
       case "object-comprehension":
-        return this.#comprehension("object", term.key, term.value, term.body, term.at);
+        return this.#hoist(this.#comprehensionOf(term), term.at, out);
       case "template":
         return this.#template(term, out);
     }
@@ -688,8 +686,8 @@ export class Lowerer {
     const statements: Flat[] = [];
     this.#frames.push({ hidden: declaredNames(body, []), declared: new Map(), seen: new Set() });
     this.#statements(body, statements);
-    const keyOperand = key === undefined ? undefined : this.#head(key, statements);
-    const valueOperand = this.#head(value, statements);
+    const keyOperand = key === undefined ? undefined : this.#operand(key, statements);
+    const valueOperand = this.#operand(value, statements);
     this.#closeFrame();
     return { kind: "comprehension", type, key: keyOperand, value: valueOperand, body: { statements }, accumulator: this.#slots++, at };
   }
@@ -780,6 +778,12 @@ export class Lowerer {
   #callText(term: Term & { kind: "call" }): string {
     return term.operator === undefined ? `${term.name.join(".")}(...)` : "";
   }
+}
+
+type ComprehensionTerm = Term & { readonly kind: "array-comprehension" | "set-comprehension" | "object-comprehension" };
+
+function isComprehension(term: Term): term is ComprehensionTerm {
+  return term.kind === "array-comprehension" || term.kind === "set-comprehension" || term.kind === "object-comprehension";
 }
 
 /** True if a reference in the term has a variable for a step. */

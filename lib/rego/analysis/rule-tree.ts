@@ -1,5 +1,5 @@
 import type { Module, Rule } from "../syntax/ast.ts";
-import { constantOf } from "../syntax/parser.ts";
+import { constantOf as constantOfTerm } from "../syntax/parser.ts";
 import type { Diagnostics, Source } from "../syntax/source.ts";
 import type { Primitive, Value } from "../values/index.ts";
 import { formatValue, isPrimitive } from "../values/index.ts";
@@ -27,6 +27,13 @@ export interface RuleGroup {
 /** True if a group defines a document. A function without parameters is one too: `f()` and `f` mean the same, as in OPA. */
 export function isDocument(group: RuleGroup): boolean {
   return group.kind !== "function" || group.arity === 0;
+}
+
+/** The value of a rule that is a constant without conditions: most of a generated policy. */
+export function constantOf(group: RuleGroup): Value | undefined {
+  const clause = group.definitions[0]?.clauses[0];
+  if (group.kind !== "complete" || group.definitions.length !== 1 || clause === undefined) return undefined;
+  return clause.body.statements.length === 0 && clause.value.kind === "const" ? clause.value.value : undefined;
 }
 
 export interface SourceRule {
@@ -237,7 +244,7 @@ function place(packageNode: Draft, module: Module, rule: Rule): void {
   let node = descend(packageNode, rule.head.name);
   let fixedSteps = 0;
   for (const step of rule.head.path) {
-    const value = constantOf(step);
+    const value = constantOfTerm(step);
     if (value === undefined || !isPrimitive(value)) break;
     node = descend(node, value);
     fixedSteps++;

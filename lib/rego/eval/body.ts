@@ -1,6 +1,6 @@
 import type { Block, Callee, Comprehension, Flat, Modifier, Op, Operand, RefOperand, Variable } from "../analysis/ir.ts";
 import { operandsOf, visitOperand } from "../analysis/ir.ts";
-import { isDocument } from "../analysis/rule-tree.ts";
+import { constantOf, isDocument } from "../analysis/rule-tree.ts";
 import { isKnown } from "../analysis/safety.ts";
 import type { Builtin } from "../builtins/builtin.ts";
 import { BuiltinError } from "../builtins/builtin.ts";
@@ -12,6 +12,8 @@ import type { Chain, Continuation, Getter, Match, Slots, Test } from "./closures
 import { collect, eachMember, newSlots, sequence } from "./closures.ts";
 import { descend, isPlain, lookupBase, overlayWith, rootView, viewKeys, viewValue, withPath } from "./documents.ts";
 import type { View } from "./documents.ts";
+import type { InliningFacts } from "./inlining.ts";
+import { planInlining } from "./inlining.ts";
 import type { FunctionCode, Program } from "./program.ts";
 import type { Documents, Query, Replacement } from "./query.ts";
 import type { TracePoint } from "./trace-recorder.ts";
@@ -24,9 +26,6 @@ type Step = { readonly kind: "key"; readonly get: Getter } | { readonly kind: "e
 
 const always: Chain = () => true;
 
-/** Statements between a value and its reader that inlining looks at: operands of one call are rarely more. */
-const MAX_LOOKAHEAD = 32;
-
 /**
  * Compiles a body to closures. Which variables are bound at each point is known here, so that nothing is looked up by
  * name and nothing is undone when the search goes back.
@@ -37,6 +36,10 @@ export class BodyCompiler {
   readonly #bound: Set<Variable>;
   /** Values that are computed where they are used instead of being stored first. */
   readonly #inlined = new Map<Variable, Getter>();
+  readonly #facts: InliningFacts = {
+    isRelation: (name) => this.#program.builtin(name)?.relation === true,
+    runsRules: (ref) => this.#runsRules(ref),
+  };
 
   /** @param rule path of the rule that the body belongs to, for observers */
   constructor(program: Program, bound: Iterable<Variable>, rule = "") {
@@ -52,9 +55,13 @@ export class BodyCompiler {
   compile(block: Block, finish: (compiler: BodyCompiler) => Chain): Chain {
     const { statements } = block;
     const units: Unit[] = [];
+    const inlined = this.#program.traced ? undefined : planInlining(block, this.#bound, this.#facts);
     for (let at = 0; at < statements.length; at++) {
       const flat = statements[at]!;
-      if (!this.#program.traced && this.#inline(statements, at)) continue;
+      if (inlined !== undefined && flat.outputs.length === 1 && inlined.has(flat.outputs[0]!)) {
+        this.#inline(flat);
+        continue;
+      }
       const probe = this.#program.traced ? this.#probe(flat, at) : undefined;
       const unit = this.#statement(flat);
       units.push(probe === undefined ? unit : probed(unit, probe));
@@ -63,33 +70,20 @@ export class BodyCompiler {
     return link(units, finish(this));
   }
 
-  // Inlining
+  /** Leaves a statement out whose value is computed where it is read. */
+  #inline(flat: Flat): void {
+    const { op, source } = flat;
+    const target = (op.kind === "call" ? op.result : (op as Op & { kind: "unify" }).left) as Operand & { kind: "var" };
+    const getter = op.kind === "call" ? this.#call(op.callee, op.args, flat) : this.#get((op as Op & { kind: "unify" }).right, source);
+    this.#inlined.set(target.variable, getter);
+    this.#bound.add(target.variable);
+  }
 
-  /**
-   * A generated variable that is set from a single value and read once, by the next statement that is no such variable
-   * itself, needs no slot: its value is computed in the place where it is read.
-   */
-  #inline(statements: readonly Flat[], at: number): boolean {
-    const flat = statements[at]!;
-    const target = temporary(flat);
-    if (target === undefined || this.#bound.has(target)) return false;
-    const added = new Set<Variable>([target]);
-    const known = (variable: Variable): boolean => this.#bound.has(variable) || added.has(variable);
-    if (!isSingle(flat, known, this.#program)) return false;
-    let consumer = at + 1;
-    for (; consumer < statements.length; consumer++) {
-      const next = statements[consumer]!;
-      if (mentions(next, target)) break;
-      const other = consumer - at > MAX_LOOKAHEAD ? undefined : temporary(next);
-      if (other === undefined || !isSingle(next, known, this.#program)) return false;
-      added.add(other);
-    }
-    const reader = statements[consumer];
-    if (reader !== undefined && (reader.negated || reader.modifiers.length > 0 || !isSingle(reader, known, this.#program))) return false;
-    const getter = flat.op.kind === "call" ? this.#call(flat.op.callee, flat.op.args, flat) : this.#get((flat.op as Op & { kind: "unify" }).right, flat.source);
-    this.#inlined.set(target, getter);
-    this.#bound.add(target);
-    return true;
+  /** True if reading a `data` reference runs rules: anything but base documents and constants. */
+  #runsRules(ref: RefOperand): boolean {
+    if (ref.base.kind !== "data") return false;
+    const found = this.#ruleAt(ref) ?? this.#prefixOf(ref);
+    return found === undefined || !found.isInert;
   }
 
   // Statements
@@ -599,16 +593,16 @@ export class BodyCompiler {
   }
 
   /** The rule, or the base documents without any rule, that the constant start of a `data` reference leads to. */
-  #ruleAt(ref: RefOperand): { readonly get: Getter; readonly steps: number; readonly isBase: boolean } | undefined {
+  #ruleAt(ref: RefOperand): { readonly get: Getter; readonly steps: number; readonly isBase: boolean; readonly isInert: boolean } | undefined {
     let node = this.#program.tree.root;
     for (let at = 0; at < ref.path.length; at++) {
       const step = ref.path[at]!;
       if (step.kind !== "const") return undefined;
       const child = isPrimitive(step.value) ? node.children.get(step.value) : undefined;
-      if (child === undefined) return { get: (query) => query.base, steps: 0, isBase: true };
+      if (child === undefined) return { get: (query) => query.base, steps: 0, isBase: true, isInert: true };
       if (child.group !== undefined) {
         const document = isDocument(child.group) ? this.#program.document(child.group) : (): undefined => undefined;
-        return { get: document, steps: at + 1, isBase: false };
+        return { get: document, steps: at + 1, isBase: false, isInert: constantOf(child.group) !== undefined };
       }
       node = child;
     }
@@ -662,7 +656,7 @@ export class BodyCompiler {
   }
 
   /** As {@link #ruleAt}, for references whose constant start ends before they iterate. */
-  #prefixOf(ref: RefOperand): { readonly get: Getter; readonly steps: number; readonly isBase: boolean } | undefined {
+  #prefixOf(ref: RefOperand): { readonly get: Getter; readonly steps: number; readonly isBase: boolean; readonly isInert: boolean } | undefined {
     const constant = ref.path.findIndex((step) => step.kind !== "const");
     return constant === -1 ? undefined : this.#ruleAt({ ...ref, path: ref.path.slice(0, constant) });
   }
@@ -917,54 +911,4 @@ function followStep(start: Getter, key: Getter, find: Lookup): Getter {
     const at = key(query, slots);
     return at === undefined ? undefined : find(value, at);
   };
-}
-
-// What can be inlined
-
-function allOperands(flat: Flat): readonly Operand[] {
-  const operands = [...operandsOf(flat.op)];
-  for (const { kind, value } of flat.modifiers)
-    if (kind !== "callee" || (value.kind !== "builtin" && value.kind !== "function")) operands.push(value as Operand);
-  return operands;
-}
-
-/** The generated variable that a statement sets, if it does nothing else and the variable is read exactly once. */
-function temporary(flat: Flat): Variable | undefined {
-  if (flat.negated || flat.modifiers.length > 0) return undefined;
-  const { op } = flat;
-  const target = op.kind === "unify" ? op.left : op.kind === "call" ? op.result : undefined;
-  if (target?.kind !== "var" || target.variable.kind !== "generated") return undefined;
-  // Set once, read once.
-  return target.variable.uses === 2 ? target.variable : undefined;
-}
-
-/** True if a statement has at most one solution and its references do not iterate. */
-function isSingle(flat: Flat, isBound: (variable: Variable) => boolean, program: Program): boolean {
-  const { op } = flat;
-  switch (op.kind) {
-    case "call":
-      return (op.callee.kind === "function" || program.builtin(op.callee.name)?.relation !== true) && op.args.every((argument) => isKnown(argument, isBound));
-    case "test":
-      return isKnown(op.operand, isBound);
-    case "equal":
-      return isKnown(op.left, isBound) && isKnown(op.right, isBound);
-    case "unify":
-      return isKnown(op.right, isBound) && (op.left.kind !== "ref" || isKnown(op.left, isBound));
-    default:
-      return false;
-  }
-}
-
-function mentions(flat: Flat, variable: Variable): boolean {
-  let found = false;
-  for (const operand of allOperands(flat)) {
-    visitOperand(
-      operand,
-      (other) => {
-        if (other === variable) found = true;
-      },
-      () => undefined,
-    );
-  }
-  return found;
 }

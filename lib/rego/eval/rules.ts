@@ -1,5 +1,6 @@
 import type { Definition, LoweredClause } from "../analysis/ir.ts";
 import type { RuleGroup } from "../analysis/rule-tree.ts";
+import { constantOf } from "../analysis/rule-tree.ts";
 import type { Value } from "../values/index.ts";
 import { equalValues, identity, RegoObject, RegoSet } from "../values/index.ts";
 import { BodyCompiler, conflict } from "./body.ts";
@@ -17,7 +18,7 @@ type ClauseCode = (query: Query, slots: Slots) => Value | undefined;
 
 /** The document that a group of rules defines: evaluated at most once per query and set of `with` modifiers. */
 export function compileDocument(program: Program, group: RuleGroup): (query: Query) => Value | undefined {
-  const constant = constantDocument(group);
+  const constant = constantOf(group);
   if (constant !== undefined && !program.traced) return () => constant;
   let run: ((query: Query) => Value | undefined) | undefined;
   const { index } = group;
@@ -32,13 +33,6 @@ export function compileDocument(program: Program, group: RuleGroup): (query: Que
     cache[index] = value === undefined ? UNDEFINED : value;
     return value;
   };
-}
-
-/** The value of a rule that is a constant without conditions: most of a generated policy. */
-function constantDocument(group: RuleGroup): Value | undefined {
-  const clause = group.definitions[0]?.clauses[0];
-  if (group.kind !== "complete" || group.definitions.length !== 1 || clause === undefined) return undefined;
-  return clause.body.statements.length === 0 && clause.value.kind === "const" ? clause.value.value : undefined;
 }
 
 function compileGroup(program: Program, group: RuleGroup): (query: Query) => Value | undefined {
