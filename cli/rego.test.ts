@@ -174,10 +174,10 @@ describe("sealpod rego eval", () => {
     });
   });
 
-  it("takes the whole query for the text where a rule could not ask the same", async () => {
+  it("tells statements apart, also of what only a query may ask", async () => {
     await using desk = await Desk.with({ "a.rego": "package a\np := 1\n" });
     const ran = await desk.rego(["eval", "-d", "a.rego", "x := data; x.a.p"]);
-    expect(JSON.parse(ran.stdout)).toMatchObject({ result: [{ expressions: [{ text: "x := data; x.a.p" }, { value: 1 }] }] });
+    expect(JSON.parse(ran.stdout)).toMatchObject({ result: [{ expressions: [{ text: "x := data" }, { text: "x.a.p", value: 1 }] }] });
   });
 
   it("prints {} for an undefined query, with exit code 0 unless told otherwise", async () => {
@@ -423,6 +423,35 @@ describe("sealpod rego eval", () => {
     const text = await desk.rego([...EVAL, "-f", "pretty", "--coverage", "--metrics", "data.authz.allow"]);
     expect(text.stdout).toMatch(/^true\n\+-+\+-+\+\n\| METRIC +\| VALUE/);
     expect(text.stdout).toContain('"not_covered_lines": 4');
+  });
+});
+
+describe("sealpod rego eval of what stands elsewhere", () => {
+  it("asks in a package and with imports", async () => {
+    await using desk = await Desk.with({ "a.rego": "package a.b\np := 1\nq := p + 1\n" });
+    const inPackage = await desk.rego(["eval", "-d", "a.rego", "--package", "a.b", "-f", "raw", "p + q"]);
+    expect([inPackage.exit, inPackage.stdout]).toEqual([EXIT.ok, "3\n"]);
+    const imported = await desk.rego(["eval", "-d", "a.rego", "--import", "data.a.b as lib", "--import", "input as i", "-f", "raw", "lib.q"]);
+    expect([imported.exit, imported.stdout]).toEqual([EXIT.ok, "2\n"]);
+    const wrong = await desk.rego(["eval", "-d", "a.rego", "--package", "a b", "p"]);
+    expect(wrong.exit).toBe(EXIT.failed);
+  });
+
+  it("reads policies as the agents of their time did, on request", async () => {
+    await using desk = await Desk.with({
+      "old.rego":
+        'package t\ncut(s) := s if not startswith(s, "/")\ncut(s) := cut(substring(s, 1, -1)) if startswith(s, "/")\np if not f(input.x)\nf(1) := true\n',
+    });
+    const refused = await desk.rego(["check", "old.rego"]);
+    expect(refused.exit).toBe(EXIT.failed);
+    expect(refused.stderr + refused.stdout).toContain("recursive");
+    expect((await desk.rego(["check", "--allow-recursive-functions", "old.rego"])).exit).toBe(EXIT.ok);
+    const flags = ["eval", "-d", "old.rego", "--allow-recursive-functions", "-f", "raw"];
+    expect((await desk.rego([...flags, 'data.t.cut("//a")'])).stdout).toBe("a\n");
+    await desk.write("input.json", "{}");
+    expect((await desk.rego([...flags, "-i", "input.json", "--fail", "data.t.p"])).exit).toBe(EXIT.refused);
+    expect((await desk.rego([...flags, "-i", "input.json", "--negation", "regorus", "data.t.p"])).stdout).toBe("true\n");
+    expect((await desk.rego([...flags, "--negation", "kata", "data.t.p"])).exit).toBe(EXIT.usage);
   });
 });
 

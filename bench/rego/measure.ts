@@ -33,8 +33,10 @@ export interface Percentiles {
 
 /** The request is converted from a parsed JSON object in each round. */
 export interface Warm {
-  /** `prints` not read. */
+  /** Without prints, as the agent decides. */
   readonly silent: Percentiles;
+  /** Prints collected, not read. */
+  readonly collecting: Percentiles;
   /** `prints` read, so formatted. */
   readonly printing: Percentiles;
   /** `JSON.parse` of the request, which the others leave out. */
@@ -77,7 +79,8 @@ export function measure(task: Task): Cold | Warm | Heap {
       const evaluation = evaluate();
       requireAllowed(evaluation);
       return {
-        silent: percentiles(task.rounds, evaluate),
+        silent: percentiles(task.rounds, () => policy.evaluate(task.query, { input: request, prints: false })),
+        collecting: percentiles(task.rounds, evaluate),
         printing: percentiles(task.rounds, () => evaluate().prints),
         parse: percentiles(task.rounds, () => JSON.parse(requestText) as unknown),
         prints: evaluation.prints.length,

@@ -42,7 +42,7 @@ What policies print goes to stderr. Without --timeout the limits are those of th
 Exit codes: 0 answered; 3 with --fail: undefined, with --fail-defined: defined (opa: 1); 1, 2, 3 errors (opa: 2).`,
     );
 
-  withVersion(
+  withDialect(
     verb(
       "check",
       "Check modules: syntax, unsafe variables, unknown functions, types, recursion, regular expressions.",
@@ -53,7 +53,7 @@ Exit codes: 0 answered; 3 with --fail: undefined, with --fail-defined: defined (
     .argument("<paths...>", "modules, or directories that hold them")
     .addOption(format());
 
-  withVersion(
+  withDialect(
     verb(
       "test",
       "Run the rules whose names start with test_.",
@@ -117,17 +117,30 @@ Exit codes: 0 all passed; 1 a test failed (opa: 2), the coverage is below the th
 }
 
 function withSession(command: Command): Command {
-  return withVersion(command)
+  return withDialect(command)
     .argument("<query>", "query, e.g. data.authz.allow")
     .addOption(repeatable("-d, --data <path>", "module (.rego), data (.json, .yaml) or directory of both; repeatable"))
     .option("-i, --input <file>", "input document, JSON or YAML")
     .option("-I, --stdin-input", "read the input document from stdin, JSON")
+    .option("--package <path>", "package in which the query stands")
+    .addOption(repeatable("--import <path>", "import of the query, e.g. 'data.lib as lib'; repeatable"))
     .option("-S, --strict-builtin-errors", "a failing builtin function is an error instead of undefined")
     .option("-t, --timeout <duration>", "limit of one evaluation, e.g. 30s, 1m30s");
 }
 
 function withVersion(command: Command): Command {
   return command.option("--v0-compatible", "modules are Rego v0 unless they import rego.v1").option("--v1-compatible", "modules are Rego v1 (default)");
+}
+
+/** For policies that opa refuses or reads otherwise, and the agents of their time did not. */
+function withDialect(command: Command): Command {
+  return withVersion(command)
+    .option("--allow-recursive-functions", "functions may call themselves, as in the rules of some AKS releases")
+    .addOption(
+      new Option("--negation <engine>", "what `not f(input.x)` means without input.x: undefined (opa) or true (regorus)")
+        .choices(["opa", "regorus"])
+        .default("opa"),
+    );
 }
 
 function format(): Option {

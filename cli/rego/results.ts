@@ -1,65 +1,15 @@
 import { encodeJson, type JsonObject, type JsonValue } from "@sealpod/core";
-import { compile, RegoError, type RegoModule, type RegoResult } from "@sealpod/rego";
-import { EXTENDED_BUILTINS } from "@sealpod/rego-extended";
+import type { QueryStatement, RegoResult } from "@sealpod/rego";
 import { prettyJson } from "./json-text.ts";
 import { table } from "./table.ts";
-
-/** A statement of a query as its author wrote it. */
-export interface QueryStatement {
-  readonly text: string;
-  readonly row: number;
-  readonly column: number;
-}
-
-/** Name of a rule that no query has a variable of. */
-const RULE = "sealpod_query_statements__";
-
-/** Lines that stand before the query in the module that is made of it. */
-const LINES_BEFORE = 2;
-
-/**
- * The statements of a query that has been evaluated, one for each of its expressions. The engine finds them: the query is made the
- * body of a rule, and its places are read.
- */
-export function queryStatements(
-  query: string,
-  count: number,
-  modules: readonly RegoModule[],
-  versions: { readonly version: "v0" | "v1" },
-): readonly QueryStatement[] {
-  const whole = { text: query.trim(), row: 1, column: query.length - query.trimStart().length + 1 };
-  if (count === 1) return [whole];
-  const name = "query";
-  const own: RegoModule = { name, text: `package ${RULE}\n${RULE} if {\n${query}\n}\n`, version: "v1" };
-  let places;
-  try {
-    places = compile([...modules, own], { ...versions, builtins: EXTENDED_BUILTINS }).places();
-  } catch (error) {
-    // What a query may do and a rule may not, e.g. ask for all of `data`, which would make the rule depend on itself.
-    if (error instanceof RegoError) return Array.from({ length: count }, () => whole);
-    throw error;
-  }
-  const found: QueryStatement[] = [];
-  let end = { line: 0, column: 0 };
-  const before = (a: { line: number; column: number }, b: { line: number; column: number }): boolean =>
-    a.line < b.line || (a.line === b.line && a.column < b.column);
-  const statements = places.filter(({ kind, rule }) => kind === "statement" && rule === `data.${RULE}.${RULE}`);
-  for (const place of statements.toSorted((a, b) => (before(a.position, b.position) ? -1 : 1))) {
-    // A statement inside another one belongs to a comprehension or an `every`.
-    if (before(place.position, end)) continue;
-    ({ end } = place);
-    found.push({ text: place.text, row: place.position.line - LINES_BEFORE, column: place.position.column });
-  }
-  return found.length === count ? found : Array.from({ length: count }, () => whole);
-}
 
 /** Solutions in the shape of OPA's JSON; undefined if there is none. */
 export function resultJson(results: readonly RegoResult[], statements: readonly QueryStatement[]): JsonValue | undefined {
   if (results.length === 0) return undefined;
   return results.map(({ expressions, bindings }) => ({
     expressions: expressions.map((value, at) => {
-      const { text, row, column } = statements[at]!;
-      return { value, text, location: { row, col: column } };
+      const { text, position } = statements[at]!;
+      return { value, text, location: { row: position.line, col: position.column } };
     }),
     ...(Object.keys(bindings).length === 0 ? {} : { bindings }),
   }));

@@ -3,8 +3,10 @@ import {
   compile,
   formatModule,
   RegoError,
+  TYPE_CHECKER,
   type CompileOptions,
   type EvaluateOptions,
+  type Negation,
   type Policy,
   type RegoLimits,
   type RegoModule,
@@ -23,8 +25,16 @@ export interface VersionOptions {
   readonly v1Compatible?: boolean;
 }
 
+/** How modules are to be understood. */
+export interface DialectOptions extends VersionOptions {
+  readonly allowRecursiveFunctions?: boolean;
+  readonly negation?: Negation;
+}
+
 /** What `eval` and `bench` have in common. */
-export interface SessionOptions extends VersionOptions {
+export interface SessionOptions extends DialectOptions {
+  readonly package?: string;
+  readonly import?: readonly string[];
   readonly data?: readonly string[];
   readonly input?: string;
   readonly stdinInput?: boolean;
@@ -35,7 +45,6 @@ export interface SessionOptions extends VersionOptions {
 /** A policy with its data, and what every evaluation of it takes. */
 export interface Session {
   readonly policy: Policy;
-  readonly modules: readonly RegoModule[];
   readonly evaluation: EvaluateOptions;
   /** Milliseconds. */
   readonly timers: { readonly load: number; readonly compile: number };
@@ -54,8 +63,14 @@ export async function openSession(options: SessionOptions, context: CliContext):
   const compiled = context.elapsed();
   return {
     policy,
-    modules,
-    evaluation: { clock: context.clock, random: context.random, ...(input === undefined ? {} : { input }), ...(limits === undefined ? {} : { limits }) },
+    evaluation: {
+      clock: context.clock,
+      random: context.random,
+      ...(input === undefined ? {} : { input }),
+      ...(limits === undefined ? {} : { limits }),
+      ...(options.package === undefined ? {} : { package: options.package }),
+      ...(options.import === undefined ? {} : { imports: options.import }),
+    },
     timers: { load: loaded - start, compile: compiled - loaded },
   };
 }
@@ -64,9 +79,12 @@ export async function openSession(options: SessionOptions, context: CliContext):
  * Compiles modules with all of OPA's builtin functions, and checks types: who works on a policy wants to see what can never hold.
  * @throws {RegoError} with all diagnostics
  */
-export function compileModules(modules: readonly RegoModule[], versions: VersionOptions, options: CompileOptions = {}): Policy {
-  const version = versionOf(versions);
-  return withVersionHint(modules, version, () => compile(modules, { ...options, version, builtins: EXTENDED_BUILTINS, checkTypes: true }));
+export function compileModules(modules: readonly RegoModule[], dialect: DialectOptions, options: CompileOptions = {}): Policy {
+  const version = versionOf(dialect);
+  const { allowRecursiveFunctions = false, negation = "opa" } = dialect;
+  return withVersionHint(modules, version, () =>
+    compile(modules, { ...options, version, allowRecursiveFunctions, negation, builtins: EXTENDED_BUILTINS, typeChecker: TYPE_CHECKER }),
+  );
 }
 
 /** Runs what parses modules; if they turn out to be of the other dialect, the error says so. */

@@ -4,9 +4,9 @@ import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
 import { loadModules } from "../rego/load.ts";
 import { at, distinct, errorList, printable, withErrors, writeJson } from "../rego/output.ts";
-import { compileModules, type VersionOptions } from "../rego/session.ts";
+import { compileModules, type DialectOptions } from "../rego/session.ts";
 
-interface Options extends VersionOptions {
+interface Options extends DialectOptions {
   readonly format: "json" | "pretty";
 }
 

@@ -6,8 +6,8 @@ import { explanationJson, explanationText, type Explanation } from "../rego/expl
 import { Coverage, observers, Profile, profileJson } from "../rego/observe.ts";
 import { nanoseconds, printable, withErrors, writeJson } from "../rego/output.ts";
 import { profileText } from "../rego/profile-text.ts";
-import { bindingsText, metricsText, queryStatements, resultJson, resultRaw, resultText, valuesText, type QueryStatement } from "../rego/results.ts";
-import { openSession, parseNumber, versionOf, type Session, type SessionOptions } from "../rego/session.ts";
+import { bindingsText, metricsText, resultJson, resultRaw, resultText, valuesText } from "../rego/results.ts";
+import { openSession, parseNumber, type Session, type SessionOptions } from "../rego/session.ts";
 
 interface Options extends SessionOptions {
   readonly format: "json" | "pretty" | "raw" | "values" | "bindings";
@@ -49,7 +49,6 @@ export const run: Verb<Options> = async (options, [query = ""], context) => {
     });
     const took = context.elapsed() - start;
     for (const line of evaluation.prints) context.stderr.write(`${printable(line)}\n`);
-    const statements = queryStatements(query, evaluation.results[0]?.expressions.length ?? 1, session.modules, { version: versionOf(options) });
     const extras: Extras = {
       profileLimit,
       ...(options.metrics === true ? { metrics: metricsOf(session, evaluation, took) } : {}),
@@ -57,8 +56,8 @@ export const run: Verb<Options> = async (options, [query = ""], context) => {
       ...(coverage === undefined ? {} : { coverage: coverage.report(session.policy.places()).json }),
       ...(explanation === undefined ? {} : { explanation }),
     };
-    if (json) writeJson(context.stdout, asJson(evaluation, statements, extras));
-    else writeText(options.format, evaluation, statements, extras, context);
+    if (json) writeJson(context.stdout, asJson(evaluation, extras));
+    else writeText(options.format, evaluation, extras, context);
     const defined = evaluation.results.length > 0;
     return (options.fail === true && !defined) || (options.failDefined === true && defined) ? EXIT.refused : EXIT.ok;
   });
@@ -75,8 +74,8 @@ function metricsOf({ timers }: Session, { cost }: Evaluation, took: number): Jso
   };
 }
 
-function asJson(evaluation: Evaluation, statements: readonly QueryStatement[], extras: Extras): JsonObject {
-  const result = resultJson(evaluation.results, statements);
+function asJson(evaluation: Evaluation, extras: Extras): JsonObject {
+  const result = resultJson(evaluation.results, evaluation.statements);
   const members: Record<string, JsonValue | undefined> = {
     result,
     metrics: extras.metrics,
@@ -87,8 +86,8 @@ function asJson(evaluation: Evaluation, statements: readonly QueryStatement[], e
   return Object.fromEntries(Object.entries(members).filter((member): member is [string, JsonValue] => member[1] !== undefined));
 }
 
-function writeText(format: Options["format"], evaluation: Evaluation, statements: readonly QueryStatement[], extras: Extras, context: CliContext): void {
-  const { results } = evaluation;
+function writeText(format: Options["format"], evaluation: Evaluation, extras: Extras, context: CliContext): void {
+  const { results, statements } = evaluation;
   const { stdout } = context;
   if (format !== "pretty") {
     stdout.write(format === "raw" ? resultRaw(results) : format === "values" ? valuesText(results) : bindingsText(results));

@@ -7,10 +7,10 @@ import { failureJson, failureLines } from "../rego/explain.ts";
 import { load } from "../rego/load.ts";
 import { Coverage } from "../rego/observe.ts";
 import { at, duration, errorList, location, nanoseconds, printable, withErrors, writeJson } from "../rego/output.ts";
-import { compileModules, limitsOf, parseNumber, type VersionOptions } from "../rego/session.ts";
+import { compileModules, limitsOf, parseNumber, type DialectOptions } from "../rego/session.ts";
 import { findTests, runTest, type TestOutcome, type TestRule } from "../rego/tests.ts";
 
-interface Options extends VersionOptions {
+interface Options extends DialectOptions {
   readonly format: "json" | "pretty";
   readonly verbose?: boolean;
   readonly run?: string;

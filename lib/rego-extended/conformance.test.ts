@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { parseJson } from "@sealpod/core";
 import type { JsonObject, JsonValue } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
-import { compile, RegoError } from "@sealpod/rego";
+import { compile, RegoError, TYPE_CHECKER } from "@sealpod/rego";
 import { EXTENDED_BUILTINS } from "./index.ts";
 
 // Two foreign suites, read where they lie (see the README there): 398 micro-cases with OPA 1.19's answers, and OPA's own
@@ -70,7 +70,7 @@ function answer(test: SemanticsCase): string {
   try {
     const policy = compile(
       test.modules.map((text, at) => ({ name: `m${at}.rego`, text })),
-      { version: test.v0 ? "v0" : "v1", strictBuiltinErrors: test.strict, checkTypes: true, builtins: EXTENDED_BUILTINS },
+      { version: test.v0 ? "v0" : "v1", strictBuiltinErrors: test.strict, typeChecker: TYPE_CHECKER, builtins: EXTENDED_BUILTINS },
     );
     if (test.data !== undefined) policy.setData(test.data);
     const { results, prints } = policy.evaluate(test.query, { clock, random, ...(test.input === undefined ? {} : { input: test.input }) });
@@ -101,7 +101,7 @@ function passes(test: SuiteCase): boolean {
   try {
     const policy = compile(
       (test.modules ?? []).map((text, at) => ({ name: `test-${at}.rego`, text })),
-      { strictBuiltinErrors: test.strict_error === true, checkTypes: true, builtins: EXTENDED_BUILTINS },
+      { strictBuiltinErrors: test.strict_error === true, typeChecker: TYPE_CHECKER, builtins: EXTENDED_BUILTINS },
     );
     if (test.data !== undefined) policy.setData(test.data);
     // An input term may hold sets, which JSON does not have.

@@ -1,7 +1,6 @@
 import { CoreError, parseJson } from "@sealpod/core";
 import type { BuiltinContext, Value } from "@sealpod/rego";
-import { builtinError, fromJson, JsonSyntaxError, marshal, parseJsonValue, RegoError, RegoObject } from "@sealpod/rego";
-import { weigh } from "./weight.ts";
+import { builtinError, fromJson, JsonSyntaxError, marshal, parseJsonValue, RegoError, RegoObject, weigh } from "@sealpod/rego";
 
 /**
  * JSON text as Go's `encoding/json` writes it: compact, names sorted, HTML characters escaped; sets become arrays.

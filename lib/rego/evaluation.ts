@@ -1,20 +1,22 @@
 import { RegoError } from "./errors.ts";
 import type { PrintRecord, Query } from "./eval/query.ts";
 import type { TraceRecorder } from "./eval/trace-recorder.ts";
-import type { Evaluation, EvaluationCost, RegoResult } from "./policy.ts";
+import type { Evaluation, EvaluationCost, QueryStatement, RegoResult } from "./policy.ts";
 import type { Trace } from "./trace.ts";
 import { formatValue } from "./values/index.ts";
 
 /** An evaluation that is over: prints and trace are formatted when somebody asks. */
 export class CompletedEvaluation implements Evaluation {
   readonly results: readonly RegoResult[];
+  readonly statements: readonly QueryStatement[];
   readonly cost: EvaluationCost;
   readonly #query: Query;
   readonly #recorder: TraceRecorder | undefined;
   #prints: readonly string[] | undefined;
 
-  constructor(results: readonly RegoResult[], query: Query, recorder: TraceRecorder | undefined) {
+  constructor(results: readonly RegoResult[], statements: readonly QueryStatement[], query: Query, recorder: TraceRecorder | undefined) {
     this.results = results;
+    this.statements = statements;
     this.cost = { steps: query.steps, memory: query.memory, calls: query.calls };
     this.#query = query;
     this.#recorder = recorder;

@@ -210,3 +210,39 @@ describe("hostile input", () => {
     expect(valueOf('p := {"a": 1, "a": 2}.a')).toBe(2);
   });
 });
+
+describe("values that share their parts", () => {
+  // Forty rules make a value of 2^40 nodes in forty small pieces of memory. Whatever would write it out must end in a limit.
+  const doubled = (name: string): string =>
+    `${name}0 := [input]\n${Array.from({ length: 40 }, (_, at) => `${name}${at + 1} := [${name}${at}, ${name}${at}]`).join("\n")}\n`;
+
+  it.each([
+    "p := x40",
+    "p := json.marshal(x40)",
+    'p := sprintf("%v", [x40])',
+    'p := $"{x40}"',
+    "p := {x40}",
+    "p := {x40: 1}",
+    "p := {[x40]}",
+    "p if x40 == y40",
+    "p if x40 < y40",
+    "p := sort([x40, y40])",
+    "p := max([x40, y40])",
+    "p := count({v | some v in [x40, y40]})",
+    'p := json.patch({"a": [1]}, [o | some _ in numbers.range(1, 40); some o in [{"op": "copy", "from": "/a", "path": "/a/-"}, {"op": "copy", "from": "/a", "path": "/a/-"}]])',
+    "p := walk(x40)",
+    "p := [v | walk(x40, [_, v])]",
+    "p if x40 in [y40]",
+    'p := object.union({"a": x40}, {"a": y40})',
+  ])("%s", (rule) => {
+    const limits = { maxSteps: 1_000_000 };
+    expect(codeOf(() => valueOf(`${doubled("x")}${doubled("y")}${rule}`, { input: 1, limits }))).toMatch(/^ERR_REGO_LIMIT_(STEPS|MEMORY)$/);
+  });
+
+  it("are printed and traced up to a length", () => {
+    const policy = compile([{ name: "t.rego", text: `package t\n${doubled("x")}q if { print(x40); x40[0][0] == 7 }` }]);
+    const { prints, trace } = policy.evaluate("data.t.q", { input: 1, trace: true });
+    expect(prints.join("").length).toBeLessThan(2_000_000);
+    expect(JSON.stringify(trace).length).toBeLessThan(100_000);
+  });
+});

@@ -6,9 +6,9 @@ import { Lowerer, moduleScope, namesByPackage } from "./analysis/lower.ts";
 import type { TreeNode } from "./analysis/rule-tree.ts";
 import { formatPath, RuleTree } from "./analysis/rule-tree.ts";
 import { orderBlock, Ordering, requireSafe } from "./analysis/safety.ts";
-import type { RuleTypes } from "./analysis/type-check.ts";
-import { checkBlockTypes, checkTypes } from "./analysis/type-check.ts";
+import type { RegoTypeChecker, RuleTypes } from "./analysis/type-check.ts";
 import type { Builtin } from "./builtins/builtin.ts";
+import { weigh } from "./builtins/builtin.ts";
 import { RegoError } from "./errors.ts";
 import { BodyCompiler } from "./eval/body.ts";
 import type { Chain } from "./eval/closures.ts";
@@ -24,6 +24,7 @@ import type { EvaluationObserver, Place } from "./observer.ts";
 import { RegexCache } from "./regex/cache.ts";
 import type { Body, Module, RegoVersion } from "./syntax/ast.ts";
 import { isDiagnostics, parseModule, parseQuery } from "./syntax/parser.ts";
+import type { Position } from "./syntax/source.ts";
 import { Diagnostics, diagnosticsError, Source } from "./syntax/source.ts";
 import type { Trace } from "./trace.ts";
 import type { PatchStep, Value } from "./values/index.ts";
@@ -61,8 +62,8 @@ export interface CompileOptions {
    * bounded by `maxCallDepth`.
    */
   readonly allowRecursiveFunctions?: boolean;
-  /** Refuses modules and queries with expressions that can never have a value, as OPA's type checker does. */
-  readonly checkTypes?: boolean;
+  /** `TYPE_CHECKER` refuses modules and queries with expressions that can never have a value, as OPA's type checker does. Left out, such expressions are undefined. */
+  readonly typeChecker?: RegoTypeChecker;
   /**
    * What `not f(input.x)` means without `input.x`: undefined, as OPA has it (`opa`, the default, fails closed), or true, as the
    * engine of the Kata agent has it (`regorus`). For policies written against that engine and not yet reviewed.
@@ -100,6 +101,12 @@ export interface RegoResult {
   readonly bindings: JsonObject;
 }
 
+/** One statement of a query, as written. */
+export interface QueryStatement {
+  readonly text: string;
+  readonly position: Position;
+}
+
 /** What an evaluation used of its limits. */
 export interface EvaluationCost {
   readonly steps: number;
@@ -110,6 +117,8 @@ export interface EvaluationCost {
 export interface Evaluation {
   /** Empty if the query is undefined. */
   readonly results: readonly RegoResult[];
+  /** The query's statements: one for each of the expressions of a result. */
+  readonly statements: readonly QueryStatement[];
   /** Lines of `print`, each `<module name>:<line>: <text>`. Formatted on first access. */
   readonly prints: readonly string[];
   readonly cost: EvaluationCost;
@@ -157,6 +166,7 @@ export function compile(modules: readonly RegoModule[], options: CompileOptions 
 
 interface CompiledQuery {
   readonly run: (query: Query) => void;
+  readonly statements: readonly QueryStatement[];
 }
 
 class CompiledPolicy implements Policy {
@@ -170,6 +180,7 @@ class CompiledPolicy implements Policy {
   readonly #program: Program;
   #tracedProgram: Program | undefined;
   readonly #regexes: RegexCache;
+  readonly #typeChecker: RegoTypeChecker | undefined;
   readonly #types: RuleTypes | undefined;
   readonly #queries = new Map<string, CompiledQuery>();
   #data: RegoObject = RegoObject.empty;
@@ -190,7 +201,8 @@ class CompiledPolicy implements Policy {
     checkRules(this.#tree, this.#builtins, this.#regexes, diagnostics, this.#limits);
     refuseRecursion(this.#tree, diagnostics, options.allowRecursiveFunctions ?? false);
     diagnostics.throwIfAny();
-    this.#types = options.checkTypes === true ? checkTypes(this.#tree, diagnostics) : undefined;
+    this.#typeChecker = options.typeChecker;
+    this.#types = this.#typeChecker?.rules(this.#tree, diagnostics);
     diagnostics.throwIfAny();
     this.#program = new Program(this.#tree, this.#builtins, false);
   }
@@ -215,12 +227,14 @@ class CompiledPolicy implements Policy {
         if (results.length >= limits.maxResults) {
           throw new RegoError("ERR_REGO_LIMIT_RESULTS", `the query has more than ${limits.maxResults} results`, { details: { limit: limits.maxResults } });
         }
+        for (const value of expressions) weigh(value, query);
+        weigh(bindings, query);
         results.push({ expressions: expressions.map(toJson), bindings: toJson(bindings) as JsonObject });
       },
     });
     const compiled = this.#query(text, options, traced, limits);
     guardStack(() => compiled.run(query));
-    return new CompletedEvaluation(results, query, recorder);
+    return new CompletedEvaluation(results, compiled.statements, query, recorder);
   }
 
   setData(data: JsonValue): void {
@@ -295,7 +309,7 @@ class CompiledPolicy implements Policy {
     requireSafe(expressions, orderBlock(block, new Set(), ordering), source, 0, ordering);
     checkRegexes(block, this.#builtins, this.#regexes, diagnostics, this.#limits);
     diagnostics.throwIfAny();
-    if (this.#types !== undefined) checkBlockTypes(block, this.#tree, this.#types, diagnostics);
+    if (this.#types !== undefined) this.#typeChecker?.query(block, this.#tree, this.#types, diagnostics);
     diagnostics.throwIfAny();
     // Names inside comprehensions are not the query's own.
     const own = new Set<object>();
@@ -324,7 +338,8 @@ class CompiledPolicy implements Policy {
       };
     });
     const { frameSize } = lowerer;
-    return { run: (query) => chain(query, newSlots(frameSize)) };
+    const statements = (body as Body).map(({ at, end }) => ({ text: text.slice(at, end), position: source.position(at) }));
+    return { run: (query) => chain(query, newSlots(frameSize)), statements };
   }
 }
 

@@ -1,7 +1,6 @@
 import { encodeJson } from "@sealpod/core";
 import type { BuiltinContext, Numeric, RegoArray, Value } from "@sealpod/rego";
-import { BuiltinError, compareValues, equalValues, isArray, isInteger, RegoError, RegoObject, toJson } from "@sealpod/rego";
-import { weigh } from "../weight.ts";
+import { BuiltinError, compareValues, equalValues, isArray, isInteger, RegoError, RegoObject, toJson, weigh } from "@sealpod/rego";
 import { matchesFormat } from "./json-schema-formats.ts";
 
 /**

@@ -4,7 +4,7 @@ import type { JsonValue } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
 import type { Builtin } from "../builtins/builtin.ts";
 import { BUILTINS } from "../builtins/index.ts";
-import { compile, RegoError } from "../index.ts";
+import { compile, RegoError, TYPE_CHECKER } from "../index.ts";
 import type { CompileOptions } from "../index.ts";
 import { errorOf } from "../test-support.ts";
 import type { Value } from "../values/index.ts";
@@ -13,7 +13,7 @@ import { BUILTIN_TYPES } from "./builtin-types.ts";
 import { ANY, arrayOf, either, formatType, mayEqual, NUMBER, sizeOf, STRING, tupleOf, typeOfConstant } from "./types.ts";
 import type { Type } from "./types.ts";
 
-const CHECKED: CompileOptions = { checkTypes: true };
+const CHECKED: CompileOptions = { typeChecker: TYPE_CHECKER };
 
 /** Compiles rules of package `t`; the text may go on with other packages after lines of dashes. */
 function check(rules: string, options: CompileOptions = CHECKED): ReturnType<typeof compile> {
@@ -515,7 +515,7 @@ describe("policies that are in use", () => {
     const rules = readFileSync(new URL("data/rules.rego", REAL), "utf8");
     const data = readFileSync(new URL("testdata/small-pod.json", REAL), "utf8");
     const text = `${rules}\npolicy_data := ${data}`;
-    for (const version of ["v0", "v1"] as const) expect(compile([{ name: "agent_policy", text }], { version, checkTypes: true })).toBeDefined();
+    for (const version of ["v0", "v1"] as const) expect(compile([{ name: "agent_policy", text }], { version, typeChecker: TYPE_CHECKER })).toBeDefined();
   });
 
   it.skipIf(!existsSync(BENCH))("accepts the policies of the bench", () => {
@@ -524,7 +524,7 @@ describe("policies that are in use", () => {
       const text = readFileSync(new URL(file, BENCH), "utf8");
       const messages = (["v0", "v1"] as const).map((version) => {
         try {
-          compile([{ name: file, text }], { version, checkTypes: true });
+          compile([{ name: file, text }], { version, typeChecker: TYPE_CHECKER });
           return "";
         } catch (error) {
           return error instanceof RegoError ? error.code : "?";
@@ -585,7 +585,7 @@ function refusal({ modules = [], query, input_term }: Case): string | undefined 
     return "does not compile without types";
   }
   try {
-    compile(named, { builtins: STUBS, checkTypes: true }).evaluate(input_term === undefined ? query : `${query} with input as ${input_term}`, {
+    compile(named, { builtins: STUBS, typeChecker: TYPE_CHECKER }).evaluate(input_term === undefined ? query : `${query} with input as ${input_term}`, {
       limits: { maxSteps: 10 },
     });
   } catch (error) {

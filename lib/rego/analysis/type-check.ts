@@ -31,6 +31,13 @@ import {
 /** Types of rules and functions; a document has no operands. What is missing may be anything. */
 export type RuleTypes = ReadonlyMap<RuleGroup, FunctionType>;
 
+/** What `compile` needs of a type checker. */
+export interface RegoTypeChecker {
+  /** Checks all rules, and gives their types for the queries. */
+  rules(tree: RuleTree, diagnostics: Diagnostics): RuleTypes;
+  query(block: Block, tree: RuleTree, types: RuleTypes, diagnostics: Diagnostics): void;
+}
+
 /**
  * Work for one policy, in nodes of types looked at; real policies need some ten thousand. After that nothing more is
  * refused: what the checker does not see is undefined at run time, and that is no verdict in the policy's favour.
@@ -64,7 +71,7 @@ const INFIX: ReadonlyMap<string, string> = new Map([
  * too. `input`, base documents and everything under a `with` that replaces data or functions may be anything.
  * @returns the types of the rules, for {@link checkBlockTypes}
  */
-export function checkTypes(tree: RuleTree, diagnostics: Diagnostics): RuleTypes {
+function checkTypes(tree: RuleTree, diagnostics: Diagnostics): RuleTypes {
   const types = new Map<RuleGroup, FunctionType>();
   const checker = new TypeChecker(tree, types, diagnostics);
   for (const group of dependencyOrder(tree)) {
@@ -75,9 +82,12 @@ export function checkTypes(tree: RuleTree, diagnostics: Diagnostics): RuleTypes 
 }
 
 /** Checks a query against the types of the rules. */
-export function checkBlockTypes(block: Block, tree: RuleTree, types: RuleTypes, diagnostics: Diagnostics): void {
+function checkBlockTypes(block: Block, tree: RuleTree, types: RuleTypes, diagnostics: Diagnostics): void {
   new TypeChecker(tree, types, diagnostics).block(block, new Scope(), false);
 }
+
+/** The type checker as a value: a program that does not hand it to `compile` does not contain it. The guest agent's does not. */
+export const TYPE_CHECKER: RegoTypeChecker = { rules: checkTypes, query: checkBlockTypes };
 
 /** Groups, each after those that it reads. The walk keeps its own stack: a chain of rules is as long as its author likes. */
 function dependencyOrder(tree: RuleTree): readonly RuleGroup[] {

@@ -138,3 +138,21 @@ export function collectionOf(args: RegoArray, at: number, type: TypeName): reado
   }
   return items;
 }
+
+/**
+ * Counts the work of reading a value as a whole before something does that. Values may share parts: thirty lines of a policy
+ * make one of a thousand million nodes, which costs nothing until it is written out.
+ * @throws {RegoError} ERR_REGO_LIMIT_*
+ */
+export function weigh(value: Value, context: Pick<BuiltinContext, "work">): void {
+  context.work(typeof value === "string" ? 1 + (value.length >> 6) : 1);
+  if (typeof value !== "object" || value === null) return;
+  if (isArray(value) || value instanceof RegoSet) {
+    for (const item of isArray(value) ? value : value.items()) weigh(item, context);
+    return;
+  }
+  for (const key of value.keys()) {
+    weigh(key, context);
+    weigh(value.get(key)!, context);
+  }
+}

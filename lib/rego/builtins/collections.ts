@@ -1,7 +1,7 @@
-import type { Value } from "../values/index.ts";
-import { compareValues, isArray, RegoObject, RegoSet } from "../values/index.ts";
-import type { Builtin } from "./builtin.ts";
-import { array, BuiltinError, collection, define, integer, operandError, set } from "./builtin.ts";
+import type { RegoArray, Value } from "../values/index.ts";
+import { compareValues, isArray, isPrimitive, RegoObject, RegoSet } from "../values/index.ts";
+import type { Builtin, BuiltinContext } from "./builtin.ts";
+import { array, BuiltinError, collection, define, integer, operandError, set, weigh } from "./builtin.ts";
 
 function union(sets: readonly RegoSet[]): RegoSet {
   const result = new RegoSet();
@@ -20,6 +20,15 @@ function setsOf(value: RegoSet): readonly RegoSet[] {
     if (!(item instanceof RegoSet)) throw new BuiltinError("operand", "operand 1 must be set of sets but got set containing other values");
     return item;
   });
+}
+
+/** The item that stands before all others in an order; undefined if there is none. */
+function extreme(args: RegoArray, context: BuiltinContext, isBetter: (order: number) => boolean): Value | undefined {
+  const items = collection(args, 0);
+  if (items.some((item) => !isPrimitive(item))) weigh(args[0]!, context);
+  let best: Value | undefined;
+  for (const item of items) if (best === undefined || isBetter(compareValues(item, best))) best = item;
+  return best;
 }
 
 /** Arrays, sets and functions on both. */
@@ -47,16 +56,13 @@ export const collectionBuiltins: readonly Builtin[] = [
     },
     { deprecated: true },
   ),
-  define("max", 1, (args) =>
-    collection(args, 0).reduce<Value | undefined>((best, item) => (best === undefined || compareValues(item, best) > 0 ? item : best), undefined),
-  ),
-  define("min", 1, (args) =>
-    collection(args, 0).reduce<Value | undefined>((best, item) => (best === undefined || compareValues(item, best) < 0 ? item : best), undefined),
-  ),
+  define("max", 1, (args, context) => extreme(args, context, (order) => order > 0)),
+  define("min", 1, (args, context) => extreme(args, context, (order) => order < 0)),
   define("sort", 1, (args, context) => {
     const items = collection(args, 0);
     context.work(items.length);
     context.allocate(items.length * 8);
+    if (items.some((item) => !isPrimitive(item))) weigh(args[0]!, context);
     return items.toSorted(compareValues);
   }),
   define("all", 1, (args) => collection(args, 0).every((item) => item === true), { deprecated: true }),

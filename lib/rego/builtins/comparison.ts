@@ -1,35 +1,35 @@
 import { compareValues, equalValues, isArray, RegoObject, RegoSet } from "../values/index.ts";
 import type { Value } from "../values/index.ts";
-import type { Builtin } from "./builtin.ts";
+import type { Builtin, BuiltinContext } from "./builtin.ts";
 import { define } from "./builtin.ts";
 
 /** Comparison and membership: total functions on all values. */
 export const comparisonBuiltins: readonly Builtin[] = [
-  define("equal", 2, ([a, b]) => equalValues(a!, b!)),
-  define("neq", 2, ([a, b]) => !equalValues(a!, b!)),
+  define("equal", 2, ([a, b], context) => equalValues(a!, b!, context)),
+  define("neq", 2, ([a, b], context) => !equalValues(a!, b!, context)),
   define("lt", 2, ([a, b]) => compareValues(a!, b!) < 0),
   define("lte", 2, ([a, b]) => compareValues(a!, b!) <= 0),
   define("gt", 2, ([a, b]) => compareValues(a!, b!) > 0),
   define("gte", 2, ([a, b]) => compareValues(a!, b!) >= 0),
-  define("internal.member_2", 2, ([item, domain], context) => isMember(item!, domain!, (units) => context.work(units))),
-  define("internal.member_3", 3, ([key, item, domain]) => {
-    if (isArray(domain!)) return typeof key === "number" && domain[key] !== undefined && equalValues(domain[key], item!);
+  define("internal.member_2", 2, ([item, domain], context) => isMember(item!, domain!, context)),
+  define("internal.member_3", 3, ([key, item, domain], context) => {
+    if (isArray(domain!)) return typeof key === "number" && domain[key] !== undefined && equalValues(domain[key], item!, context);
     if (domain instanceof RegoObject) {
       const found = domain.get(key!);
-      return found !== undefined && equalValues(found, item!);
+      return found !== undefined && equalValues(found, item!, context);
     }
-    return domain instanceof RegoSet && equalValues(key!, item!) && domain.has(item!);
+    return domain instanceof RegoSet && equalValues(key!, item!, context) && domain.has(item!);
   }),
 ];
 
 /** `x in y`: an item of an array or set, a value of an object; false for everything else. */
-function isMember(item: Value, domain: Value, work: (units: number) => void): boolean {
+function isMember(item: Value, domain: Value, context: BuiltinContext): boolean {
   if (domain instanceof RegoSet) return domain.has(item);
   if (isArray(domain)) {
-    work(domain.length >> 3);
-    return domain.some((member) => equalValues(member, item));
+    context.work(domain.length >> 3);
+    return domain.some((member) => equalValues(member, item, context));
   }
   if (!(domain instanceof RegoObject)) return false;
-  work(domain.size >> 3);
-  return domain.keys().some((key) => equalValues(domain.get(key)!, item));
+  context.work(domain.size >> 3);
+  return domain.keys().some((key) => equalValues(domain.get(key)!, item, context));
 }

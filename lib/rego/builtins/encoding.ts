@@ -3,7 +3,7 @@ import { decodeBase64, decodeHex } from "./text-encoding.ts";
 import { JsonSyntaxError, marshal, parseJsonValue, RegoObject } from "../values/index.ts";
 import type { Value } from "../values/index.ts";
 import type { Builtin } from "./builtin.ts";
-import { builtinError, define, object, string } from "./builtin.ts";
+import { builtinError, define, object, string, weigh } from "./builtin.ts";
 import { indented } from "./json-format.ts";
 
 function bytesOf(text: string): Buffer {
@@ -51,12 +51,14 @@ export const encodingBuiltins: readonly Builtin[] = [
     return textOf(bytes);
   }),
   define("json.marshal", 1, ([value], context) => {
+    weigh(value!, context);
     const text = marshal(value!);
     context.allocate(text.length);
     context.work(text.length >> 6);
     return text;
   }),
   define("json.marshal_with_options", 2, ([value, options], context) => {
+    weigh(value!, context);
     const text = indented(value!, object([value!, options!], 1));
     context.allocate(text.length);
     return text;

@@ -2,7 +2,22 @@
  * What a package needs to add builtin functions of its own: the declaration, the operands, and the values. The core knows
  * nothing of such packages; a caller hands their functions to `compile`.
  */
-export { array, boolean, BuiltinError, builtinError, collection, define, integer, number, object, operandError, set, smallInteger, string } from "./builtin.ts";
+export {
+  array,
+  boolean,
+  BuiltinError,
+  builtinError,
+  collection,
+  define,
+  integer,
+  number,
+  object,
+  operandError,
+  set,
+  smallInteger,
+  string,
+  weigh,
+} from "./builtin.ts";
 export type { Builtin, BuiltinContext } from "./builtin.ts";
 export {
   compareValues,

@@ -182,7 +182,7 @@ export const objectBuiltins: readonly Builtin[] = [
     const patches = array(args, 1);
     context.work(patches.length * (1 + (sizeOf(args[0]!) >> 2)));
     try {
-      return applyPatch(args[0]!, patchSteps(patches));
+      return applyPatch(args[0]!, patchSteps(patches), context);
     } catch (error) {
       if (error instanceof PatchError) throw builtinError(error.message);
       throw error;
@@ -237,13 +237,13 @@ function isSubset(superset: Value, subset: Value, context: BuiltinContext): bool
 function isSubsetOrEqual(superset: Value, subset: Value, context: BuiltinContext): boolean {
   const sameKind = typeName(superset) === typeName(subset);
   if (sameKind && (superset instanceof RegoObject || superset instanceof RegoSet || isArray(superset))) return isSubset(superset, subset, context);
-  return equalValues(superset, subset);
+  return equalValues(superset, subset, context);
 }
 
 function isSublist(list: RegoArray, part: RegoArray, context: BuiltinContext): boolean {
   for (let start = 0; start + part.length <= list.length; start++) {
     context.work(1 + (part.length >> 3));
-    if (part.every((item, at) => equalValues(list[start + at]!, item))) return true;
+    if (part.every((item, at) => equalValues(list[start + at]!, item, context))) return true;
   }
   return false;
 }

@@ -1,6 +1,7 @@
 import type { RegoArray, Value } from "../values/index.ts";
 import { formatValue, quoteGo, quoteRune } from "../values/index.ts";
 import type { BuiltinContext } from "./builtin.ts";
+import { weigh } from "./builtin.ts";
 import { codePoints } from "./collections.ts";
 
 /** Widest field that an operand (`*`) may ask for: Go's own limit. */
@@ -22,10 +23,11 @@ interface Flags {
   precision: number | undefined;
 }
 
-function operandOf(value: Value): Operand {
+function operandOf(value: Value, context: BuiltinContext): Operand {
   if (typeof value === "string") return { kind: "string", value };
   if (typeof value === "bigint") return { kind: value >= -(2n ** 63n) && value < 2n ** 63n ? "int64" : "*big.Int", value };
   if (typeof value === "number") return Number.isInteger(value) ? { kind: "int64", value: BigInt(value) } : { kind: "float64", value };
+  weigh(value, context);
   return { kind: "string", value: formatValue(value) };
 }
 
@@ -119,11 +121,11 @@ export function sprintf(format: string, args: RegoArray, context: BuiltinContext
       continue;
     }
     next++;
-    text += formatOperand(verb, operandOf(value), flags);
+    text += formatOperand(verb, operandOf(value, context), flags);
   }
   if (!reordered && next < args.length) {
     const extra = args.slice(next).map((value) => {
-      const operand = operandOf(value);
+      const operand = operandOf(value, context);
       return `${operand.kind}=${plain(operand)}`;
     });
     text += `%!(EXTRA ${extra.join(", ")})`;

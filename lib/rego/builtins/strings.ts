@@ -1,7 +1,7 @@
 import type { BuiltinContext, Builtin } from "./builtin.ts";
 import type { RegoArray, Value } from "../values/index.ts";
 import { formatValue, isArray, RegoSet } from "../values/index.ts";
-import { array, BuiltinError, builtinError, collection, define, integer, object, operandError, string } from "./builtin.ts";
+import { array, BuiltinError, builtinError, collection, define, integer, object, operandError, string, weigh } from "./builtin.ts";
 import { codePointCount, codePoints } from "./collections.ts";
 import { sprintf } from "./sprintf.ts";
 
@@ -230,6 +230,7 @@ export const stringBuiltins: readonly Builtin[] = [
       if (!(part instanceof RegoSet)) throw operandError(1, "array of strings and sets", part);
       const [value, second] = part.items();
       if (second !== undefined) throw builtinError("an expression in a template string has more than one value");
+      if (value !== undefined) weigh(value, context);
       text += value === undefined ? "<undefined>" : typeof value === "string" ? value : formatValue(value);
       context.allocate(text.length);
     }

@@ -3,7 +3,7 @@ import { operandsOf, visitOperand } from "../analysis/ir.ts";
 import { constantOf, isDocument } from "../analysis/rule-tree.ts";
 import { isKnown } from "../analysis/safety.ts";
 import type { Builtin } from "../builtins/builtin.ts";
-import { BuiltinError } from "../builtins/builtin.ts";
+import { BuiltinError, weigh as weighValue } from "../builtins/builtin.ts";
 import { RegoError } from "../errors.ts";
 import type { Source } from "../syntax/source.ts";
 import type { Meter, RegoArray, Value } from "../values/index.ts";
@@ -551,7 +551,7 @@ export class BodyCompiler {
         query.allocate(32);
         const target = slots[accumulator] as RegoObject;
         const earlier = target.get(name);
-        if (earlier !== undefined && !equalValues(earlier, found)) throw conflict("object keys must be unique", source, operand.at);
+        if (earlier !== undefined && !equalValues(earlier, found, query)) throw conflict("object keys must be unique", source, operand.at);
         target.put(name, found);
         return false;
       };
@@ -793,11 +793,17 @@ function link(units: readonly Unit[], last: Chain): Chain {
 const COMPARISONS: ReadonlyMap<string, (a: Value, b: Value, meter: Meter) => boolean> = new Map<string, (a: Value, b: Value, meter: Meter) => boolean>([
   ["equal", equalValues],
   ["neq", (a, b, meter) => !equalValues(a, b, meter)],
-  ["lt", (a, b) => compareValues(a, b) < 0],
-  ["lte", (a, b) => compareValues(a, b) <= 0],
-  ["gt", (a, b) => compareValues(a, b) > 0],
-  ["gte", (a, b) => compareValues(a, b) >= 0],
+  ["lt", (a, b, meter) => order(a, b, meter) < 0],
+  ["lte", (a, b, meter) => order(a, b, meter) <= 0],
+  ["gt", (a, b, meter) => order(a, b, meter) > 0],
+  ["gte", (a, b, meter) => order(a, b, meter) >= 0],
 ]);
+
+/** The order of two values. Composite ones are weighed first: equality knows limits, sorting does not. */
+function order(a: Value, b: Value, meter: Meter): number {
+  if (!isPrimitive(a) && !isPrimitive(b)) weighValue(a, meter);
+  return compareValues(a, b);
+}
 
 /** Work for looking through large operands once: a builtin's call counts as one step otherwise. */
 function weigh(args: RegoArray): number {
@@ -816,7 +822,7 @@ function callBuiltin(builtin: Builtin, args: RegoArray, query: Query, flat: Flat
   try {
     return builtin.call(args, query);
   } catch (error) {
-    if (!(error instanceof BuiltinError)) throw error;
+    if (!(error instanceof BuiltinError)) throw located(error, flat);
     if (!query.strict) return undefined;
     const { file, line, column } = flat.source.position(flat.at);
     throw new RegoError(
@@ -828,6 +834,18 @@ function callBuiltin(builtin: Builtin, args: RegoArray, query: Query, flat: Flat
       },
     );
   }
+}
+
+/** The error of a builtin that aborts the query by itself, with the place of the call. */
+function located(error: unknown, { source, at }: Flat): unknown {
+  if (!(error instanceof RegoError) || error.code !== "ERR_REGO_BUILTIN" || error.details["file"] !== undefined) return error;
+  const { file, line, column } = source.position(at);
+  const { hint } = error;
+  return new RegoError(error.code, `${file}:${line}: ${error.message}`, {
+    details: { ...error.details, file, line, column },
+    cause: error,
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 /** The error for two values where one is allowed. It aborts the query, also under `not`. */

@@ -1,7 +1,7 @@
 import type { Definition, LoweredClause } from "../analysis/ir.ts";
 import type { RuleGroup } from "../analysis/rule-tree.ts";
 import { constantOf } from "../analysis/rule-tree.ts";
-import type { Value } from "../values/index.ts";
+import type { Meter, Value } from "../values/index.ts";
 import { equalValues, identity, RegoObject, RegoSet } from "../values/index.ts";
 import { BodyCompiler, conflict } from "./body.ts";
 import type { Chain, Getter, Slots } from "./closures.ts";
@@ -128,7 +128,7 @@ function compileSingleValue(program: Program, group: RuleGroup, message: string)
         if (found === undefined) continue;
         if (decisive) return found;
         if (value === undefined) value = found;
-        else if (!equalValues(value, found)) throw conflict(message, places[at]!.source, places[at]!.at);
+        else if (!equalValues(value, found, query)) throw conflict(message, places[at]!.source, places[at]!.at);
       }
       // Null is a value like others here: only undefined makes room for the default.
       return value === undefined ? fallback?.(query, slots) : value;
@@ -167,7 +167,7 @@ function compileClause(program: Program, group: RuleGroup, clause: LoweredClause
       if (found === undefined) return false;
       const earlier = slots[result];
       if (earlier === undefined) slots[result] = found;
-      else if (!equalValues(earlier, found)) throw conflict(message, clause.source, clause.at);
+      else if (!equalValues(earlier, found, query)) throw conflict(message, clause.source, clause.at);
       return decisive;
     };
   });
@@ -264,7 +264,7 @@ function compileObject(program: Program, group: RuleGroup): (query: Query) => Va
           }
           query.allocate(32 * keys.length);
           const target = query.drafts.at(-1)!;
-          if (!place(target.root, keys, found, clause.isItem)) throw conflict("object keys must be unique", clause.source, clause.at);
+          if (!place(target.root, keys, found, clause.isItem, query)) throw conflict("object keys must be unique", clause.source, clause.at);
           target.placed++;
           query.solutions++;
           return false;
@@ -290,7 +290,7 @@ function compileObject(program: Program, group: RuleGroup): (query: Query) => Va
 }
 
 /** Returns false if the place is taken by something else. */
-function place(root: Draft, keys: readonly Value[], value: Value, isItem: boolean): boolean {
+function place(root: Draft, keys: readonly Value[], value: Value, isItem: boolean, meter: Meter): boolean {
   let draft = root;
   for (const key of keys) {
     if (draft.value !== undefined || draft.items !== undefined) return false;
@@ -310,7 +310,7 @@ function place(root: Draft, keys: readonly Value[], value: Value, isItem: boolea
     return true;
   }
   if (draft.items !== undefined) return false;
-  if (draft.value !== undefined) return equalValues(draft.value, value);
+  if (draft.value !== undefined) return equalValues(draft.value, value, meter);
   draft.value = value;
   return true;
 }

@@ -1,5 +1,6 @@
 import type { JsonObject, JsonValue } from "@sealpod/core";
 import { RegoError } from "../errors.ts";
+import { compareStrings } from "./compare.ts";
 import { normalizeInteger, normalizeNumber, parseNumber } from "./number.ts";
 import type { Value } from "./value.ts";
 import { isArray, RegoObject, RegoSet } from "./value.ts";
@@ -77,7 +78,7 @@ export function marshal(value: Value): string {
 export function sortedMembers(value: RegoObject): (readonly [string, Value])[] {
   const members: (readonly [string, Value])[] = [];
   for (const [key, item] of value.entries()) members.push([keyText(key), item]);
-  return members.sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
+  return members.sort((a, b) => compareStrings(a[0], b[0]));
 }
 
 /** A JSON string literal with Go's escapes: HTML characters and U+2028/2029 are escaped, as `encoding/json` does. */

@@ -1,3 +1,4 @@
+import type { Meter } from "./compare.ts";
 import { equalValues } from "./compare.ts";
 import { keyText } from "./json.ts";
 import type { RegoArray, Value } from "./value.ts";
@@ -28,9 +29,9 @@ function unescapeToken(token: string): string {
   return token.replaceAll("~1", "/").replaceAll("~0", "~");
 }
 
-/** Applies the operations in order and returns the new document; the old one is untouched, so a failure changes nothing. */
-export function applyPatch(document: Value, steps: Iterable<PatchStep>): Value {
-  const patch = new Patch();
+/** Applies the operations in order and returns the new document; the old one is untouched, so a failure changes nothing. The meter counts comparisons. */
+export function applyPatch(document: Value, steps: Iterable<PatchStep>, meter?: Meter): Value {
+  const patch = new Patch(meter);
   // A document may be removed as a whole if another one is added in its place.
   let result: Value | undefined = document;
   for (const step of steps) result = patch.apply(result, step);
@@ -93,6 +94,11 @@ function find(document: Value, path: readonly Value[]): Value {
  */
 class Patch {
   readonly #own = new Set<Value>();
+  readonly #meter: Meter | undefined;
+
+  constructor(meter: Meter | undefined) {
+    this.#meter = meter;
+  }
 
   apply(document: Value | undefined, step: PatchStep): Value | undefined {
     if (document === undefined) {
@@ -123,7 +129,7 @@ class Patch {
         return this.#insert(this.#remove(document, from, 0), step.path, 0, value, "add");
       }
       case "test":
-        if (!equalValues(find(document, step.path), given(step))) throw new PatchError(`test of ${show(step.path)} failed`);
+        if (!equalValues(find(document, step.path), given(step), this.#meter)) throw new PatchError(`test of ${show(step.path)} failed`);
         return document;
     }
   }

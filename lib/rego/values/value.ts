@@ -1,3 +1,4 @@
+import { RegoError } from "../errors.ts";
 import { compareValues } from "./compare.ts";
 
 /**
@@ -120,9 +121,7 @@ export class RegoObject {
 
   /** Text that is the same for equal objects only. */
   identity(): string {
-    this.#identity ??= `{${this.keys()
-      .map((key) => `${identity(key)}:${identity(this.get(key)!)}`)
-      .join(",")}}`;
+    this.#identity ??= joined("{", this.keys(), (key) => `${identity(key)}:${identity(this.get(key)!)}`, "}");
     return this.#identity;
   }
 }
@@ -175,12 +174,21 @@ export class RegoSet {
 
   /** Text that is the same for equal sets only. */
   identity(): string {
-    this.#identity ??= `<${this.items().map(identity).join(",")}>`;
+    this.#identity ??= joined("<", this.items(), identity, ">");
     return this.#identity;
   }
 }
 
-/** Text that is the same for equal values only: the key under which composite values are found in Maps. */
+/**
+ * Longest identity of a value. Values may share parts, so that few of them stand for very many: a limit must end what would
+ * write them all out.
+ */
+const MAX_IDENTITY = 8 * 1024 * 1024;
+
+/**
+ * Text that is the same for equal values only: the key under which composite values are found in Maps.
+ * @throws {RegoError} ERR_REGO_LIMIT_MEMORY for a value too large to be an item of a set or the key of an object
+ */
 export function identity(value: Value): string {
   switch (typeof value) {
     case "string":
@@ -191,9 +199,21 @@ export function identity(value: Value): string {
       return String(value);
     default:
       if (value === null) return "null";
-      if (isArray(value)) return `[${value.map(identity).join(",")}]`;
-      return value.identity();
+      return isArray(value) ? joined("[", value, identity, "]") : value.identity();
   }
+}
+
+function joined(open: string, items: readonly Value[], text: (item: Value) => string, close: string): string {
+  let all = open;
+  for (const item of items) {
+    all += `${text(item)},`;
+    if (all.length > MAX_IDENTITY) {
+      throw new RegoError("ERR_REGO_LIMIT_MEMORY", `a value of more than ${MAX_IDENTITY} characters cannot be an item of a set or the key of an object`, {
+        details: { limit: MAX_IDENTITY },
+      });
+    }
+  }
+  return all + close;
 }
 
 /** `value[key]`: undefined if there is none. */
