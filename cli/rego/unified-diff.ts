@@ -12,7 +12,7 @@ interface Edit {
 /** The difference of two texts as `diff -u` prints it; empty if there is none. */
 export function unifiedDiff(name: string, before: string, after: string): string {
   if (before === after) return "";
-  const edits = shortestEdits(splitLines(before), splitLines(after));
+  const edits = editsBetween(splitLines(before), splitLines(after));
   const hunks: string[] = [];
   let [oldLine, newLine] = [1, 1];
   for (let from = 0; from < edits.length;) {
@@ -53,6 +53,18 @@ function show({ kind, line }: Edit): string {
 /** Lines with their ends. */
 function splitLines(text: string): readonly string[] {
   return text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
+}
+
+/** The edits between two lists; what they begin and end with alike is not searched. */
+function editsBetween(a: readonly string[], b: readonly string[]): readonly Edit[] {
+  const shorter = Math.min(a.length, b.length);
+  let start = 0;
+  while (start < shorter && a[start] === b[start]) start++;
+  let end = 0;
+  while (end < shorter - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
+  const same = (lines: readonly string[]): readonly Edit[] => lines.map((line) => ({ kind: " ", line }));
+  const changed = shortestEdits(a.slice(start, a.length - end), b.slice(start, b.length - end));
+  return [...same(a.slice(0, start)), ...changed, ...same(a.slice(a.length - end))];
 }
 
 /** Myers, "An O(ND) difference algorithm and its variations" (1986), figure 2. */

@@ -348,6 +348,14 @@ describe("patches", () => {
   });
 });
 
+describe("trace of a head", () => {
+  it("shows the line of the rule where what the head reads is undefined", () => {
+    const policy = compile([{ name: "t", text: "package t\nname := input.user.name # of the user\np if name == 1" }]);
+    const { trace } = policy.evaluate("data.t.p", { trace: true, input: { user: {} } });
+    expect(trace?.entries.find(({ rule }) => rule === "data.t.name")?.failed?.text).toBe("name := input.user.name # of the user");
+  });
+});
+
 describe("trace of sets and objects", () => {
   it("says that a body held if it gave anything", () => {
     const policy = compile([

@@ -74,7 +74,7 @@ export class TraceRecorder {
       if (attempt.outcome === "held" || point === undefined) return entry;
       return {
         ...entry,
-        failed: { position: point.source.position(point.at), text: cut(point.source.text.slice(point.at, point.end)), operands: attempt.operands.map(show) },
+        failed: { position: point.source.position(point.at), text: cut(textOf(point)), operands: attempt.operands.map(show) },
       };
     });
   }
@@ -86,6 +86,13 @@ export class TraceRecorder {
 
 function show({ text, value }: { readonly text: string; readonly value: Value | undefined }): TraceOperand {
   return { text, value: value === undefined ? undefined : cut(formatValue(value, MAX_TEXT)) };
+}
+
+/** The text of a statement. What a rule's head reads is no statement of the source: its line stands for it. */
+function textOf({ source, at, end }: TracePoint): string {
+  if (end > at) return source.text.slice(at, end);
+  const line = source.text.indexOf("\n", at);
+  return source.text.slice(at, line === -1 ? undefined : line).trimEnd();
 }
 
 function cut(text: string): string {
