@@ -70,7 +70,8 @@ describe("parseJson", () => {
           expect(isSealpodError(error)).toBe(true);
           return;
         }
-        expect(JSON.parse(text)).toEqual(JSON.parse(encodeJson(value)));
+        // As text: of -0 JSON has nothing but the number.
+        expect(JSON.stringify(JSON.parse(text))).toEqual(JSON.stringify(JSON.parse(encodeJson(value))));
       }),
     );
   });
