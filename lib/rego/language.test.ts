@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { compile } from "./index.ts";
-import { codeOf, evaluate, expression, valueOf } from "./test-support.ts";
+import { codeOf, errorOf, evaluate, expression, valueOf } from "./test-support.ts";
 
 // One block per feature of the language. The answers are OPA's unless a comment says otherwise.
 
@@ -498,5 +498,83 @@ describe("modifiers in template strings", () => {
 
   it("bind nothing outside", () => {
     expect(codeOf(() => valueOf('p := $"{x with input as 1}"'))).toBe("ERR_REGO_UNSAFE");
+  });
+});
+
+describe("with on whole documents and parts", () => {
+  const data = { u: { allow: true }, x: { y: 1 }, deny: false };
+
+  it.each<[string, unknown]>([
+    ["p if data.u.allow with data as {}", undefined],
+    ['p if { 1 == 1; not data.deny with data as {"deny": true} }', undefined],
+    ['p if { q with data as {"deny": true} }\nq if not data.deny', undefined],
+    ['p := v if { v := data.t.a with data as {"t": {"a": 4}} }\na := 1', 4],
+    ["p := v if { v := data.t.a with data as {} }\na := 1", undefined],
+    ["p := [v | v := data.x[_] with data as {}]", []],
+    ["p := v if { v := [data.x.y, data.x.z] with data.x.z as 2 }", [1, 2]],
+    ["p := v if { v := f(1) with data as {} }\nf(x) := x + 1", 2],
+    // A number is no text, but in base documents.
+    ['p if data.t.r[1] with data.z as 1\nr := {"1": true}', undefined],
+    ['p if data[input.pkg].r[1]\nr := {"1": true}', undefined],
+    ['p if data.z[1] with data.z as {"1": true}', undefined],
+    ["p := data.numbered[1]", "one"],
+    ["p := data.numbered[input.one]", "one"],
+    ["p := [v | v := data.numbered[input.one]]", ["one"]],
+  ])("%s", (rules, value) => {
+    const pkg = { pkg: "t", one: 1 };
+    for (const trace of [false, true]) {
+      const { results } = evaluate(rules, "data.t.p", { data: { ...data, numbered: { "1": "one" } }, input: pkg, trace });
+      expect(results[0]?.expressions[0]).toEqual(value);
+    }
+  });
+
+  it.each([
+    ['p if a with data.t.r.deny as false\na if not r.deny\nr := {"deny": true}', "below a rule"],
+    ["p if 1 in [2] with internal.member_2 as true", "internal"],
+  ])("refuses %s", (rules, text) => {
+    expect(errorOf(() => valueOf(rules))).toMatchObject({ code: "ERR_REGO_TYPE", message: expect.stringContaining(text) as string });
+  });
+});
+
+describe("what review found", () => {
+  it("a key that stands twice in a pattern has one partner", () => {
+    expect(valueOf('p if { {"a": input.x, "a": input.x} = {"a": input.x, "b": input.y} }', { input: { x: 1, y: 2 } })).toBeUndefined();
+    expect(valueOf("p if { {1: input.x, 1.0: input.x} = {1: input.x, 2: input.y} }", { input: { x: 1, y: 2 } })).toBeUndefined();
+  });
+
+  it("no package stands at or below a rule with a variable in its head", () => {
+    const load = (...texts: readonly string[]): unknown => codeOf(() => compile(texts.map((text, at) => ({ name: `${at}.rego`, text }))));
+    expect(load("package a\np[x].allow := true if x = input.x", "package a.p.sub\nq.allow := true")).toBe("ERR_REGO_TYPE");
+    expect(load("package a\np[x] := 1 if x = input.x", "package a.p\nq := true")).toBe("ERR_REGO_TYPE");
+    expect(load("package a\np[x] := 1 if x = input.x", "package a.q\nq := true")).toBeUndefined();
+  });
+
+  it("a rule with a variable in its head has no else", () => {
+    expect(codeOf(() => valueOf('p[x] := 1 if { false; x = "a" } else := 2 if { x = "b" }'))).toBe("ERR_REGO_TYPE");
+    expect(valueOf("p.a := 1 if false else := 2")).toEqual({ a: 2 });
+  });
+
+  it.each<[string, unknown]>([
+    ["p := [round(4503599627370497), round(0.49999999999999994), round(-2.5), round(2.4)]", [4503599627370497, 0, -3, 2]],
+    ['p := urlquery.decode_object("a=1;b=2")', undefined],
+    ["p if { walk(1, [a, b]) with walk as [1, 2]; a == 1; b == 2 }", true],
+  ])("%s", (rules, value) => {
+    expect(valueOf(rules)).toEqual(value);
+  });
+
+  it("a number out of range is a limit, and no malformed JSON", () => {
+    expect(codeOf(() => valueOf('p if not json.unmarshal("1e999")'))).toBe("ERR_REGO_LIMIT_NUMBER");
+    expect(codeOf(() => valueOf('p := json.is_valid("1e999")'))).toBe("ERR_REGO_LIMIT_NUMBER");
+    expect(valueOf('p := [json.is_valid("1e"), json.is_valid("01"), json.is_valid("-0.5E+3")]')).toEqual([false, false, true]);
+  });
+
+  it.each<[string, unknown]>([
+    ["p if print(input.a[_], input.a[_])", Array.from({ length: 6000 }, (_, at) => at)],
+    ["p if print(input.a[_], input.a[_], input.a[_])", Array.from({ length: 1000 }, (_, at) => at)],
+    ['p := regex.find_n("(?i)(?:a*b)|a", input.a, -1)', "a".repeat(100_000)],
+    ["p := strings.any_prefix_match(input.a, input.a)", Array.from({ length: 25_000 }, (_, at) => `k${at}`)],
+    ["p := [1 | some i in numbers.range(1, 1000); [input.a] in {[i]}]", Array.from({ length: 100_000 }, (_, at) => at)],
+  ])("%s ends in a limit, soon", (rules, a) => {
+    expect(codeOf(() => valueOf(rules, { input: { a } as never }))).toMatch(/^ERR_REGO_LIMIT_(STEPS|MEMORY)$/);
   });
 });

@@ -291,7 +291,7 @@ class CompiledPolicy implements Policy {
   /** What names mean in a query: nothing but the documents, unless it stands in a package. */
   #queryScope(header: string, limits: RegoLimits): ModuleScope {
     const source = new Source(QUERY_NAME, header);
-    if (header === "") return { module: { source, version: "v1", packagePath: [], imports: [], rules: [] }, globals: new Map() };
+    if (header === "") return { module: { source, version: "v1", packagePath: [], imports: [], rules: [] }, imports: new Map(), rules: new Set() };
     const module = parseModule(source, "v1", limits);
     if (isDiagnostics(module)) throw diagnosticsError(module);
     return moduleScope(module as Module, this.#names);

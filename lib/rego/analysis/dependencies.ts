@@ -26,6 +26,11 @@ function dependenciesOfRef(ref: RefOperand, node: TreeNode, at: number, found: S
   }
   const step = ref.path[at]!;
   if (step.kind !== "const") {
+    // Whatever is here may be read: the node stands for all of it, once for all who read it.
+    if (at === ref.path.length - 1) {
+      found.add(node);
+      return;
+    }
     for (const child of node.children.values()) dependenciesOfRef(ref, child, at + 1, found);
     return;
   }

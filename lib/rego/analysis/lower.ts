@@ -2,7 +2,7 @@ import type { Body, Clause, Module, Statement, Term, WithModifier } from "../syn
 import type { Diagnostics } from "../syntax/source.ts";
 import type { RegoErrorCode } from "../errors.ts";
 import type { Value } from "../values/index.ts";
-import { equalValues, formatValue, isArray, keyText, RegoObject, RegoSet, typeName } from "../values/index.ts";
+import { formatValue, identity, isArray, keyText, RegoObject, RegoSet, typeName } from "../values/index.ts";
 import { findClosures } from "./ir.ts";
 import type { Block, Callee, Comprehension, Flat, LoweredClause, Modifier, Op, Operand, PrintArgument, RefBase, RefOperand, Variable } from "./ir.ts";
 import type { RuleGroup, RuleTree, SourceRule } from "./rule-tree.ts";
@@ -30,22 +30,25 @@ export interface Environment {
   signature(name: string): Signature | undefined;
 }
 
-/** How names of one module resolve to documents. */
+/** How names of one module resolve to documents: its imports, then the rules of its package. */
 export interface ModuleScope {
   readonly module: Module;
-  /** Imported names and names of rules of the package, as paths from the root (`data` or `input` first). */
-  readonly globals: ReadonlyMap<string, readonly string[]>;
+  /** Paths from the root (`data` or `input` first) by imported name. */
+  readonly imports: ReadonlyMap<string, readonly string[]>;
+  /** Names of the rules of the package; all its modules share them. */
+  readonly rules: ReadonlySet<string>;
 }
 
-/** The scope of a module: its package's rules, then its imports over them. */
+const NO_NAMES: ReadonlySet<string> = new Set();
+
+/** The scope of a module. */
 export function moduleScope(module: Module, namesByPackage: ReadonlyMap<string, ReadonlySet<string>>): ModuleScope {
-  const globals = new Map<string, readonly string[]>();
-  for (const name of namesByPackage.get(formatPath(module.packagePath)) ?? []) globals.set(name, ["data", ...module.packagePath, name]);
+  const imports = new Map<string, readonly string[]>();
   for (const { path, alias } of module.imports) {
     if (path[0] === "rego" || path[0] === "future") continue;
-    globals.set(alias ?? path.at(-1)!, path);
+    imports.set(alias ?? path.at(-1)!, path);
   }
-  return { module, globals };
+  return { module, imports, rules: namesByPackage.get(formatPath(module.packagePath)) ?? NO_NAMES };
 }
 
 /** Names of the rules of each package. */
@@ -235,8 +238,10 @@ export class Lowerer {
   /** The document a name stands for, as a path that starts with `data` or `input`; undefined for local names. */
   #document(name: string): readonly string[] | undefined {
     if (this.#declared(name) !== undefined || this.#isHidden(name)) return undefined;
-    const global = this.#scope.globals.get(name);
-    if (global !== undefined) return global;
+    const { imports, rules, module } = this.#scope;
+    const imported = imports.get(name);
+    if (imported !== undefined) return imported;
+    if (rules.has(name)) return ["data", ...module.packagePath, name];
     return name === "data" || name === "input" ? [name] : undefined;
   }
 
@@ -342,11 +347,19 @@ export class Lowerer {
     if (root === "input") return { kind: "input", path: rest, value: this.#operand(modifier.value, out) };
     const dotted = path.map(keyText).join(".");
     if (root === "data") {
+      if (rest.some((_, at) => this.#environment.tree.find(rest.slice(0, at))?.group !== undefined)) {
+        this.#error(
+          "ERR_REGO_TYPE",
+          modifier.target.at,
+          `a with modifier cannot replace a part of what a rule defines: ${formatPath(rest)} is below a rule; replace the rule`,
+        );
+        return undefined;
+      }
       const group = this.#environment.tree.find(rest)?.group;
       if (group?.kind !== "function") return { kind: "data", path: rest, value: this.#operand(modifier.value, out) };
       return { kind: "callee", name: group.name, value: this.#replacement(modifier.value, group.arity, out) };
     }
-    const signature = this.#environment.signature(dotted);
+    const signature = root === "internal" ? undefined : this.#environment.signature(dotted);
     if (signature === undefined) {
       this.#error("ERR_REGO_TYPE", modifier.target.at, `the target of a with modifier must be input, data or a function; there is no function ${dotted}`);
       return undefined;
@@ -842,14 +855,21 @@ function matchEntries(
   left: readonly (readonly [Operand, Operand])[],
   right: readonly (readonly [Operand, Operand])[],
 ): readonly (readonly [Operand, Operand])[] | undefined {
+  const byKey = new Map<string, Operand>();
+  for (const [key, value] of right) {
+    if (key.kind !== "const") return undefined;
+    byKey.set(identity(key.value), value);
+  }
   const pairs: (readonly [Operand, Operand])[] = [];
   for (const [key, value] of left) {
-    if (key.kind !== "const") return undefined;
-    const other = right.find(([candidate]) => candidate.kind === "const" && equalValues(candidate.value, key.value));
+    const name = key.kind === "const" ? identity(key.value) : undefined;
+    const other = name === undefined ? undefined : byKey.get(name);
     if (other === undefined) return undefined;
-    pairs.push([value, other[1]]);
+    // A key that stands twice has no second partner.
+    byKey.delete(name!);
+    pairs.push([value, other]);
   }
-  return pairs;
+  return byKey.size === 0 ? pairs : undefined;
 }
 
 function holdsScalar(value: Value): boolean {

@@ -138,9 +138,17 @@ export class RuleTree {
       );
       ok = false;
     }
-    for (const { rule, module } of rules) {
-      if (rule.head.parameters === undefined) continue;
-      this.#diagnostics.add("ERR_REGO_TYPE", module.source, rule.at, `function ${rule.head.name} stands below rules with variables in their heads`);
+    for (const { rule, module, fixedSteps } of rules) {
+      const problem =
+        rule.head.parameters !== undefined
+          ? `function ${rule.head.name} stands below rules with variables in their heads`
+          : module.packagePath.length >= path.length
+            ? `package ${formatPath(module.packagePath)} stands at or below ${formatPath(path)}, which is defined by rules with variables in their heads`
+            : rule.clauses.length > 1 && fixedSteps < rule.head.path.length
+              ? "else keyword cannot be used on partial rules: the head has a variable"
+              : undefined;
+      if (problem === undefined) continue;
+      this.#diagnostics.add("ERR_REGO_TYPE", module.source, rule.at, problem);
       ok = false;
     }
     return ok;

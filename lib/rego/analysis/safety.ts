@@ -30,6 +30,9 @@ const ignore = (): void => undefined;
 
 const NONE: readonly Variable[] = [];
 
+/** Variables up to which looking through a list is faster than a set. */
+const FEW = 16;
+
 /**
  * Orders a body so that each statement finds the variables it reads already bound, as OPA's safety analysis does: again
  * and again the statements in source order, each taken as soon as it can be.
@@ -48,15 +51,15 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
   if (statements.length === 0) return safe;
   const hasClosures = statements.some((flat) => flat.closures.length > 0);
   const reads = statements.map(variablesOf);
-  const own = new Set<Variable>();
+  const inBody = new Set<Variable>();
   for (const variables of reads) {
     for (const variable of variables) {
       variable.uses++;
-      if (hasClosures) own.add(variable);
+      if (hasClosures) inBody.add(variable);
     }
   }
   const ordered: Flat[] = [];
-  let waiting = statements.map((flat, at) => ({ flat, reads: reads[at]!, closed: flat.closures.length === 0 ? NONE : closedOver(flat, own, outer) }));
+  let waiting = statements.map((flat, at) => ({ flat, reads: reads[at]!, closed: flat.closures.length === 0 ? NONE : closedOver(flat, inBody, outer) }));
   while (waiting.length > 0) {
     const later: typeof waiting = [];
     for (const fact of waiting) {
@@ -65,7 +68,11 @@ export function orderBlock(block: Block, outer: Variables, ordering: Ordering): 
         return safe;
       }
       const outputs = outputsOf(fact.flat, safe);
-      if (fact.reads.every((variable) => safe.has(variable) || outputs.includes(variable)) && fact.closed.every((variable) => safe.has(variable))) {
+      const own = outputs.length <= FEW ? undefined : new Set(outputs);
+      if (
+        fact.reads.every((variable) => safe.has(variable) || (own === undefined ? outputs.includes(variable) : own.has(variable))) &&
+        fact.closed.every((variable) => safe.has(variable))
+      ) {
         ordered.push(fact.flat);
         fact.flat.outputs = outputs;
         for (const variable of outputs) safe.add(variable);
@@ -204,7 +211,15 @@ export function outputsOf(flat: Flat, safe: Variables): readonly Variable[] {
   const { op } = flat;
   if (flat.negated || op.kind === "every" || op.kind === "print") return NONE;
   const outputs: Variable[] = [];
-  const known = (variable: Variable): boolean => safe.has(variable) || outputs.includes(variable);
+  // A list for the usual few, a set for patterns of thousands.
+  let many: Set<Variable> | undefined;
+  const isOutput = (variable: Variable): boolean => {
+    if (outputs.length <= FEW) return outputs.includes(variable);
+    many ??= new Set(outputs);
+    for (let at = many.size; at < outputs.length; at++) many.add(outputs[at]!);
+    return many.has(variable);
+  };
+  const known = (variable: Variable): boolean => safe.has(variable) || isOutput(variable);
   if (op.kind === "call") {
     if (op.result === undefined || !op.args.every((argument) => isKnown(argument, known))) return NONE;
     bindPattern(op.result, known, outputs);

@@ -30,8 +30,11 @@ function bothSets(args: RegoArray): readonly [RegoSet, RegoSet] | undefined {
 
 function round(value: Numeric): Numeric {
   if (typeof value === "bigint") return value;
-  // Half away from zero, as Go rounds.
-  return normalizeNumber(Math.sign(value) * Math.floor(Math.abs(value) + 0.5));
+  if (Number.isInteger(value)) return value;
+  // Half away from zero, as Go rounds. Adding a half would round by itself near the edges.
+  const size = Math.abs(value);
+  const whole = Math.floor(size);
+  return normalizeNumber(Math.sign(value) * (size - whole >= 0.5 ? whole + 1 : whole));
 }
 
 /** Numbers from a to b, both included, upwards or downwards. */

@@ -1,7 +1,7 @@
-import { compareValues, equalValues, isArray, RegoObject, RegoSet } from "../values/index.ts";
+import { compareValues, equalValues, isArray, isPrimitive, RegoObject, RegoSet } from "../values/index.ts";
 import type { Value } from "../values/index.ts";
 import type { Builtin, BuiltinContext } from "./builtin.ts";
-import { define } from "./builtin.ts";
+import { define, weigh } from "./builtin.ts";
 
 /** Comparison and membership: total functions on all values. */
 export const comparisonBuiltins: readonly Builtin[] = [
@@ -24,7 +24,10 @@ export const comparisonBuiltins: readonly Builtin[] = [
 
 /** `x in y`: an item of an array or set, a value of an object; false for everything else. */
 function isMember(item: Value, domain: Value, context: BuiltinContext): boolean {
-  if (domain instanceof RegoSet) return domain.has(item);
+  if (domain instanceof RegoSet) {
+    if (!isPrimitive(item)) weigh(item, context);
+    return domain.has(item);
+  }
   if (isArray(domain)) {
     context.work(domain.length >> 3);
     return domain.some((member) => equalValues(member, item, context));

@@ -101,6 +101,7 @@ export const encodingBuiltins: readonly Builtin[] = [
     const text = string(args, 0);
     for (const pair of text === "" ? [] : text.split("&")) {
       if (pair === "") continue;
+      if (pair.includes(";")) throw builtinError("invalid semicolon separator in query");
       const mark = pair.indexOf("=");
       const name = decodeQuery(mark === -1 ? pair : pair.slice(0, mark));
       const value = mark === -1 ? "" : decodeQuery(pair.slice(mark + 1));

@@ -117,8 +117,8 @@ export const stringBuiltins: readonly Builtin[] = [
   define("contains", 2, (args) => string(args, 0).includes(string(args, 1))),
   define("startswith", 2, (args) => string(args, 0).startsWith(string(args, 1))),
   define("endswith", 2, (args) => string(args, 0).endsWith(string(args, 1))),
-  define("strings.any_prefix_match", 2, (args) => anyMatch(args, (text, prefix) => text.startsWith(prefix))),
-  define("strings.any_suffix_match", 2, (args) => anyMatch(args, (text, suffix) => text.endsWith(suffix))),
+  define("strings.any_prefix_match", 2, (args, context) => anyMatch(args, context, (text, prefix) => text.startsWith(prefix))),
+  define("strings.any_suffix_match", 2, (args, context) => anyMatch(args, context, (text, suffix) => text.endsWith(suffix))),
   define("indexof", 2, (args) => {
     const text = string(args, 0);
     const part = string(args, 1);
@@ -238,10 +238,11 @@ export const stringBuiltins: readonly Builtin[] = [
   }),
 ];
 
-function anyMatch(args: RegoArray, test: (text: string, part: string) => boolean): boolean {
+function anyMatch(args: RegoArray, context: BuiltinContext, test: (text: string, part: string) => boolean): boolean {
   const kind = (at: number): string => (isArray(args[at]) ? "array" : "set");
   const texts = strings(args, 0, kind(0));
   const parts = strings(args, 1, kind(1));
+  context.work((texts.length * parts.length) >> 2);
   return texts.some((text) => parts.some((part) => test(text, part)));
 }
 

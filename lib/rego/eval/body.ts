@@ -282,9 +282,10 @@ export class BodyCompiler {
         let rows: (Value | undefined)[][] = [[]];
         for (const get of getters) {
           const values = get(query, slots);
+          query.work(rows.length * values.length);
+          query.allocate(8 * rows.length * values.length);
           if (values.length === 1) for (const row of rows) row.push(values[0]);
           else rows = rows.flatMap((row) => values.map((value) => [...row, value]));
-          query.work(rows.length);
         }
         for (const values of rows) query.print({ source, at, values });
         return true;
@@ -339,7 +340,7 @@ export class BodyCompiler {
     return (query, slots, documents) => {
       const value = get(query, slots);
       if (value === undefined) return false;
-      query.work(path.length + 1);
+      query.work(path.length + 1 + (kind === "input" && query.input instanceof RegoObject ? query.input.size : 0));
       if (kind === "input") documents.input = withPath(documents.input, path, value);
       else documents.overlay = overlayWith(documents.overlay, path, value);
       return true;
@@ -362,11 +363,13 @@ export class BodyCompiler {
     }
     const match = this.#match(result, flat.source);
     if (op.callee.kind === "builtin" && this.#program.builtin(op.callee.name)?.relation === true) {
+      const { name } = op.callee;
       return {
         kind: "iterate",
         build: (next) => (query, slots) => {
           const solutions = get(query, slots);
-          if (!isArray(solutions)) return solutions !== undefined && match(query, slots, solutions) && next(query, slots);
+          // A value that `with` puts in its place is one solution, whatever it is.
+          if (!isArray(solutions) || query.mocks?.has(name) === true) return solutions !== undefined && match(query, slots, solutions) && next(query, slots);
           for (const solution of solutions) {
             query.step();
             if (match(query, slots, solution) && next(query, slots)) return true;
@@ -497,7 +500,9 @@ export class BodyCompiler {
         const getters = operand.items.map((item) => this.#get(item, source));
         return (query, slots) => {
           const values = collect(getters, query, slots);
-          return values === undefined ? undefined : RegoSet.of(values);
+          if (values === undefined) return undefined;
+          for (const value of values) if (!isPrimitive(value)) weighValue(value, query);
+          return RegoSet.of(values);
         };
       }
       case "object": {
@@ -538,8 +543,10 @@ export class BodyCompiler {
           if (found === undefined) return false;
           query.allocate(16);
           const target = slots[accumulator]!;
-          if (target instanceof RegoSet) target.add(found);
-          else (target as Value[]).push(found);
+          if (target instanceof RegoSet) {
+            if (!isPrimitive(found)) weighValue(found, query);
+            target.add(found);
+          } else (target as Value[]).push(found);
           return false;
         };
       }
@@ -550,6 +557,7 @@ export class BodyCompiler {
         if (name === undefined || found === undefined) return false;
         query.allocate(32);
         const target = slots[accumulator] as RegoObject;
+        if (!isPrimitive(name)) weighValue(name, query);
         const earlier = target.get(name);
         if (earlier !== undefined && !equalValues(earlier, found, query)) throw conflict("object keys must be unique", source, operand.at);
         target.put(name, found);
@@ -627,13 +635,14 @@ export class BodyCompiler {
     const found = this.#ruleAt(ref) ?? this.#prefixOf(ref);
     const program = this.#program;
     return (next) => {
-      const conts = steps.map((_, at) => walkSteps(steps, at, next, lookupBase));
+      const conts = steps.map((_, at) => walkSteps(steps, at, next));
+      const storedConts = steps.map((_, at) => walkSteps(steps, at, next, lookupBase));
       const visit = (query: Query, slots: Slots, view: View, at: number): boolean => {
         if (at === steps.length) {
           const value = viewValue(program, query, view);
           return value !== undefined && next(query, slots, value);
         }
-        if (isPlain(view)) return view.base !== undefined && conts[at]!(query, slots, view.base);
+        if (isPlain(view)) return view.base !== undefined && (view.isStored ? storedConts : conts)[at]!(query, slots, view.base);
         const step = steps[at]!;
         if (step.kind === "key") {
           const key = step.get(query, slots);
@@ -695,10 +704,15 @@ export class BodyCompiler {
         const entries = pattern.entries.map(([key, value]) => [this.#get(key, source), this.#match(value, source)] as const);
         return (query, slots, found) => {
           if (!(found instanceof RegoObject) || found.size !== entries.length) return false;
+          // As many entries as members, and no key twice: then every member has its entry.
+          const seen = entries.length > 1 ? new RegoSet() : undefined;
           for (const [key, match] of entries) {
             const name = key(query, slots);
             const item = name === undefined ? undefined : found.get(name);
             if (item === undefined || !match(query, slots, item)) return false;
+            if (seen === undefined) continue;
+            if (seen.has(name!)) return false;
+            seen.add(name!);
           }
           return true;
         };

@@ -13,11 +13,20 @@ export interface View {
   readonly node: TreeNode | undefined;
   readonly base: Value | undefined;
   readonly overlay: Overlay | undefined;
+  /** True if `base` is of the base documents, where a number names a member by its text. */
+  readonly isStored: boolean;
 }
 
 /** The root of `data`. */
 export function rootView(program: Program, query: Query): View {
-  return { node: program.tree.root, base: query.base, overlay: query.overlay };
+  // `with data as ...` replaces everything, rules included.
+  if (query.overlay?.value !== undefined) return given(query.overlay.value);
+  return { node: program.tree.root, base: query.base, overlay: query.overlay, isStored: true };
+}
+
+/** A value that no rule and no base document has a part in. */
+function given(value: Value | undefined, overlay?: Overlay): View {
+  return { node: undefined, base: value, overlay, isStored: false };
 }
 
 export function isPlain(view: View): boolean {
@@ -34,17 +43,17 @@ export function lookupBase(value: Value, key: Value): Value | undefined {
 /** The place below a key; undefined if there is none. */
 export function descend(program: Program, query: Query, view: View, key: Value): View | undefined {
   const overlay = isPrimitive(key) ? view.overlay?.children.get(key) : undefined;
-  if (overlay?.value !== undefined) return { node: undefined, base: overlay.value, overlay: undefined };
-  const base = view.base === undefined ? undefined : lookupBase(view.base, key);
+  if (overlay?.value !== undefined) return given(overlay.value);
+  const base = view.base === undefined ? undefined : (view.isStored ? lookupBase : lookup)(view.base, key);
   const node = isPrimitive(key) ? view.node?.children.get(key) : undefined;
   if (node?.group !== undefined) {
-    if (!isDocument(node.group)) return overlay === undefined ? undefined : { node: undefined, base: undefined, overlay };
+    if (!isDocument(node.group)) return overlay === undefined ? undefined : given(undefined, overlay);
     const value = program.document(node.group)(query);
     if (value === undefined && overlay === undefined) return undefined;
-    return { node: undefined, base: value, overlay };
+    return given(value, overlay);
   }
-  if (node === undefined && overlay === undefined) return base === undefined ? undefined : { node, base, overlay };
-  return { node, base, overlay };
+  if (node === undefined && overlay === undefined && base === undefined) return undefined;
+  return { node, base, overlay, isStored: view.isStored };
 }
 
 /** Keys below a place, in order. */

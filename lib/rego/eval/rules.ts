@@ -1,8 +1,9 @@
 import type { Definition, LoweredClause } from "../analysis/ir.ts";
 import type { RuleGroup } from "../analysis/rule-tree.ts";
 import { constantOf } from "../analysis/rule-tree.ts";
+import { weigh } from "../builtins/builtin.ts";
 import type { Meter, Value } from "../values/index.ts";
-import { equalValues, identity, RegoObject, RegoSet } from "../values/index.ts";
+import { equalValues, identity, isPrimitive, RegoObject, RegoSet } from "../values/index.ts";
 import { BodyCompiler, conflict } from "./body.ts";
 import type { Chain, Getter, Slots } from "./closures.ts";
 import { newSlots } from "./closures.ts";
@@ -206,6 +207,7 @@ function compileSet(program: Program, group: RuleGroup): (query: Query) => Value
         if (found === undefined) return false;
         query.allocate(16);
         query.solutions++;
+        if (!isPrimitive(found)) weigh(found, query);
         (slots[result] as RegoSet).add(found);
         return false;
       };

@@ -44,6 +44,13 @@ function tooLarge(size: number, { maxRegexProgram: limit }: RegexLimits): RegoEr
   });
 }
 
+/** All matches by the full engine. Each search may run to the end of the text and find only a little, so all are charged as if they did. */
+function findAllWith(compiled: RE2JS, text: string, count: number, meter: Meter): readonly (readonly number[])[] {
+  const searches = 1 + (count < 0 ? text.length : Math.min(count, text.length));
+  meter.work(Math.floor((searches * text.length) / 64));
+  return (compiled.re2().findAllSubmatchIndex(text, count) as readonly (readonly number[])[] | null) ?? [];
+}
+
 /** One pattern: the matcher of its own for the usual ones, the full engine when somebody asks for more than yes or no. */
 export class Regex {
   readonly pattern: string;
@@ -69,8 +76,7 @@ export class Regex {
 
   /** Indexes of all matches and their groups, in Go's order and with its treatment of empty matches. @throws {RegoError} ERR_REGO_LIMIT_* */
   findAll(text: string, count: number, limits: RegexLimits, meter: Meter): readonly (readonly number[])[] {
-    const found = this.#matcher?.findAll(text, count, meter);
-    return found ?? (this.full(limits).re2().findAllSubmatchIndex(text, count) as readonly (readonly number[])[] | null) ?? [];
+    return this.#matcher?.findAll(text, count, meter) ?? findAllWith(this.full(limits), text, count, meter);
   }
 
   /** The full engine. @throws {RegoError} ERR_REGO_LIMIT_REGEX */

@@ -35,7 +35,10 @@ type Instruction =
 const MAX_PROGRAM = 1000;
 
 /** Splits times positions of one text: entries to remember what was tried, and a bound on the branches that wait. */
-const MAX_VISITED = 256 * 1024;
+const MAX_VISITED = 2 * 1024 * 1024;
+
+/** Entries that a matcher keeps between matches; more are for one long text, and given back. */
+const MAX_KEPT_VISITED = 64 * 1024;
 
 const NOTHING_VISITED: Uint32Array<ArrayBuffer> = new Uint32Array(0);
 
@@ -93,7 +96,9 @@ export class Matcher {
   test(text: string): boolean | undefined {
     if (this.#exact !== undefined) return text === this.#exact;
     if (this.#splits * (text.length + 1) > MAX_VISITED) return undefined;
-    return this.#first(text, 0);
+    const found = this.#first(text, 0);
+    this.#giveBack();
+    return found;
   }
 
   /**
@@ -119,7 +124,12 @@ export class Matcher {
       previousEnd = end;
       if (!isRepeat) found.push(this.#captures.slice());
     }
+    this.#giveBack();
     return found;
+  }
+
+  #giveBack(): void {
+    if (this.#visited.length > MAX_KEPT_VISITED) this.#visited = NOTHING_VISITED;
   }
 
   /** Looks for the first match that starts at a position or behind it; the captures are then those of that match. */

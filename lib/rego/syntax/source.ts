@@ -86,33 +86,41 @@ export class Source {
   }
 }
 
+/** Diagnostics that are kept; further ones are counted. Finding a place in a line of many kilobytes takes its time. */
+const MAX_KEPT = 500;
+
 /** Collects diagnostics so that one compilation reports all of them. */
 export class Diagnostics {
   readonly #list: Diagnostic[] = [];
+  #dropped = 0;
 
   get failed(): boolean {
     return this.#list.length > 0;
   }
 
   add(code: RegoErrorCode, source: Source, offset: number, message: string): void {
-    this.#list.push(source.diagnostic(code, offset, message));
+    if (this.#list.length < MAX_KEPT) this.#list.push(source.diagnostic(code, offset, message));
+    else this.#dropped++;
   }
 
   addAll(list: readonly Diagnostic[]): void {
-    this.#list.push(...list);
+    for (const item of list) {
+      if (this.#list.length < MAX_KEPT) this.#list.push(item);
+      else this.#dropped++;
+    }
   }
 
   /** @throws {RegoError} with everything collected, if there is anything; its code is that of the first one. */
   throwIfAny(): void {
-    if (this.#list.length > 0) throw diagnosticsError(this.#list);
+    if (this.#list.length > 0) throw diagnosticsError(this.#list, this.#dropped);
   }
 }
 
 /** One error that carries all diagnostics. */
-export function diagnosticsError(list: readonly Diagnostic[]): RegoError {
+export function diagnosticsError(list: readonly Diagnostic[], dropped = 0): RegoError {
   const first = list[0]!;
   const blocks = list.slice(0, MAX_DIAGNOSTICS).map((item) => `${item.file}:${item.line}:${item.column}: ${item.message}\n  ${item.excerpt}\n  ${item.caret}`);
-  const rest = list.length - MAX_DIAGNOSTICS;
+  const rest = list.length - MAX_DIAGNOSTICS + dropped;
   const message = rest > 0 ? `${blocks.join("\n")}\n${rest} more` : blocks.join("\n");
   return new RegoError(first.code, message, { diagnostics: list, details: { file: first.file, line: first.line, column: first.column } });
 }

@@ -199,7 +199,12 @@ class JsonReader {
   #number(): Value {
     const start = this.#at;
     while (this.#at < this.#text.length && isNumberUnit(this.#text.charCodeAt(this.#at))) this.#at++;
-    const value = parseNumber(this.#text.slice(start, this.#at));
+    const lexeme = this.#text.slice(start, this.#at);
+    const value = parseNumber(lexeme);
+    // A number that no double holds is JSON all the same: to call it malformed would let a negation hold.
+    if (value === undefined && isJsonNumber(lexeme)) {
+      throw new RegoError("ERR_REGO_LIMIT_NUMBER", `the number ${lexeme.slice(0, 40)} is out of range`);
+    }
     if (value === undefined) {
       this.#at = start;
       this.#fail();
@@ -233,6 +238,11 @@ class JsonReader {
       found === undefined ? "unexpected end of JSON input" : `invalid character '${String.fromCodePoint(found)}' at offset ${this.#at} of the JSON text`,
     );
   }
+}
+
+/** RFC 8259 section 6. */
+function isJsonNumber(text: string): boolean {
+  return /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$/.test(text);
 }
 
 function isNumberUnit(unit: number): boolean {
