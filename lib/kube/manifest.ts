@@ -131,7 +131,7 @@ export function parseManifest(file: SourceFile, limits: ManifestLimits = DEFAULT
 }
 
 /** Offset of the first token nested deeper than `maxDepth`. Iterative: the composer recurses, so hostile depth must not reach it. */
-function findTooDeep(tokens: readonly CST.Token[], maxDepth: number): number | undefined {
+export function findTooDeep(tokens: readonly CST.Token[], maxDepth: number): number | undefined {
   const stack = tokens.map((token) => ({ token, depth: 0 }));
   for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
     const { token, depth } = top;

@@ -33,7 +33,8 @@ export type KeyUsage =
   | "encipherOnly"
   | "decipherOnly";
 
-const KEY_USAGES: readonly KeyUsage[] = [
+/** All usages; bit i of the extension (RFC 5280 section 4.2.1.3) is the one with the index i. */
+export const KEY_USAGES: readonly KeyUsage[] = [
   "digitalSignature",
   "contentCommitment",
   "keyEncipherment",

@@ -1,18 +1,14 @@
 import { CoreError, decodeUtf8, toBase64url } from "@sealpod/core";
-import { builtinError } from "@sealpod/rego";
+import { builtinError, decodeBase64 } from "@sealpod/rego";
 
 /**
- * Bytes of base64 with padding as Go's decoder takes it: line breaks inside are ignored.
+ * Bytes of base64 with padding as Go's decoder takes it.
  * @throws {BuiltinError}
  */
-export function decodeBase64(text: string): Uint8Array {
-  const bare = text.replaceAll(/[\r\n]/g, "");
-  const end = bare.search(/[^A-Za-z0-9+/]/);
-  const padding = end === -1 ? "" : bare.slice(end);
-  if (bare.length % 4 !== 0 || !(padding === "" || padding === "=" || padding === "==")) {
-    throw builtinError(`illegal base64 data at input byte ${end === -1 ? bare.length : end}`);
-  }
-  return Uint8Array.from(Buffer.from(bare, "base64"));
+export function base64Bytes(text: string): Uint8Array {
+  const bytes = decodeBase64(text, "standard", "required");
+  if (typeof bytes === "number") throw builtinError(`illegal base64 data at input byte ${bytes}`);
+  return bytes;
 }
 
 /**

@@ -135,7 +135,7 @@ describe("hostile input", () => {
       (size) => ({ image: "app", env: [], mounts: strings(size, () => "").map(() => ({ destination: "/data", source: "/run/a/data" })) }),
     ],
     ["regex on a long string", 'allow if regex.match("^(([a-z])+.)+[A-Z]([a-z])+$", input)', (size) => "a".repeat(size * 8)],
-    ["regex with nested counts", 'allow if regex.match("^(a{1,30}){1,30}$", input)', (size) => `${"a".repeat(size * 2)}!`],
+    ["regex with nested counts", 'allow if regex.match("^(a{1,30})*$", input)', (size) => `${"a".repeat(size * 2)}!`],
     [
       "regex whose automaton has 2^14 states",
       'allow if regex.match("(a|b)*a(a|b){14}c", input)',

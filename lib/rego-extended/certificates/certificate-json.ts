@@ -1,21 +1,8 @@
 import type { JsonValue } from "@sealpod/core";
-import { contextTag, DerReader, type Extension, type KeyUsage, OID, parseBasicConstraints, parseExtendedKeyUsage, parseKeyUsage, TAG } from "@sealpod/pki";
+import { contextTag, DerReader, type Extension, KEY_USAGES, OID, parseBasicConstraints, parseExtendedKeyUsage, parseKeyUsage, TAG } from "@sealpod/pki";
 import type { CertificateFields, RequestFields } from "./certificate-fields.ts";
 import { publicKeyJson, signatureAlgorithmNumber } from "./certificate-keys.ts";
 import { alternativeNamesJson, base64, listOrNull, nameJson, NO_SUBTREES, oidJson, readSubtrees, type Subtrees, uriNames } from "./certificate-names.ts";
-
-/** Go's order of key usages: bit i has the value 2^i. */
-const KEY_USAGES: readonly KeyUsage[] = [
-  "digitalSignature",
-  "contentCommitment",
-  "keyEncipherment",
-  "dataEncipherment",
-  "keyAgreement",
-  "keyCertSign",
-  "cRLSign",
-  "encipherOnly",
-  "decipherOnly",
-];
 
 /** The purpose that stands for all (RFC 5280 section 4.2.1.12). */
 export const ANY_PURPOSE = "2.5.29.37.0";

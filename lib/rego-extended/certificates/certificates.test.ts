@@ -29,12 +29,12 @@ import {
   subjectAltName,
   subjectKeyIdentifier,
 } from "@sealpod/pki";
-import { RegoError } from "@sealpod/rego";
 import { describe, expect, it } from "vitest";
 import { certificatesBuiltins } from "./certificates.ts";
-import { caller, type CallOptions, NOW } from "../testdata/call.ts";
+import { caller, type CallOptions, failureOf, NOW } from "../testdata/call.ts";
 
 const call = caller(certificatesBuiltins);
+const messageOf = failureOf(call);
 const DAY = 86_400_000;
 type Fields = Readonly<Record<string, JsonValue>>;
 
@@ -107,16 +107,6 @@ function verified(text: string, options?: Fields, callOptions?: CallOptions): re
 
 function parseOne(der: Uint8Array): Fields {
   return (call("crypto.x509.parse_certificates", [base64(der)], { strict: true }) as readonly Fields[])[0]!;
-}
-
-function messageOf(name: string, args: readonly JsonValue[]): string {
-  try {
-    call(name, args, { strict: true });
-  } catch (error) {
-    if (error instanceof RegoError && error.code === "ERR_REGO_BUILTIN") return error.message;
-    throw error;
-  }
-  throw new Error("no error");
 }
 
 /** A certificate whose parts the test writes itself. */

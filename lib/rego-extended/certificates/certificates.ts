@@ -6,7 +6,7 @@ import { BuiltinError, builtinError, collection, define, formatValue, fromJson, 
 import { type ChainRequest, verifyBundle } from "./certificate-chain.ts";
 import { certificatePublicKey, readCertificate, readRequest, splitCertificates } from "./certificate-fields.ts";
 import { ANY_PURPOSE, certificateJson, KEY_PURPOSES, requestJson } from "./certificate-json.ts";
-import { decodeBase64, decodePem, isPem, type PemBlock } from "../encodings.ts";
+import { base64Bytes, decodePem, isPem, type PemBlock } from "../encodings.ts";
 import { isPrivateKey, privateKeyJson, readPrivateKey, rsaJwk } from "./private-keys.ts";
 
 /** Parsing a certificate and showing it takes about 0.2 ms. */
@@ -29,7 +29,7 @@ export const certificatesBuiltins: readonly Builtin[] = [
     const block = decodePem(pemOrBase64(text, context));
     if (block !== undefined && block.label !== "CERTIFICATE REQUEST") throw builtinError("invalid PEM-encoded certificate signing request");
     context.work(PARSE_WORK);
-    return parsed("asn1: structure error", () => value(requestJson(readRequest(block?.der ?? decodeBase64(text))), context));
+    return parsed("asn1: structure error", () => value(requestJson(readRequest(block?.der ?? base64Bytes(text))), context));
   }),
   define("crypto.x509.parse_rsa_private_key", 1, (args, context) => {
     const block = decodePem(pemOrBase64(string(args, 0), context));
@@ -143,7 +143,7 @@ function certificateValues(ders: readonly Uint8Array[], context: BuiltinContext)
 /** Certificates in DER from PEM, base64 of PEM, or base64 of DER. */
 function certificateBytes(text: string, context: BuiltinContext): readonly Uint8Array[] {
   const pem = pemOrBase64(text, context);
-  if (!isPem(pem)) return splitCertificates(decodeBase64(text));
+  if (!isPem(pem)) return splitCertificates(base64Bytes(text));
   return blocks(pem, true).map(({ label, der }) => {
     if (label !== "CERTIFICATE") throw builtinError(`PEM block type is '${label}', expected CERTIFICATE`);
     return der;
@@ -157,7 +157,7 @@ function certificateBytes(text: string, context: BuiltinContext): readonly Uint8
 function pemOrBase64(text: string, context: BuiltinContext): string {
   context.work(text.length >> 4);
   context.allocate(2 * text.length);
-  return isPem(text) ? text : Buffer.from(decodeBase64(text)).toString("latin1");
+  return isPem(text) ? text : Buffer.from(base64Bytes(text)).toString("latin1");
 }
 
 function lenientText(text: string, context: BuiltinContext): string {

@@ -1,3 +1,4 @@
+import { findTooDeep } from "@sealpod/kube";
 import type { BuiltinContext, RegoArray, Value } from "@sealpod/rego";
 import { builtinError, formatValue, isArray, normalizeInteger, normalizeNumber, RegoError, RegoObject } from "@sealpod/rego";
 import type { CST, ParsedNode, YAMLMap } from "yaml";
@@ -52,28 +53,11 @@ function firstDocument(text: string, context: BuiltinContext): readonly CST.Toke
     if (token.type === "document" && ++documents > 1) break;
     tokens.push(token);
   }
-  refuseDeep(tokens, context);
-  return tokens;
-}
-
-/** Not recursive: the composer is, so hostile depth must not reach it. */
-function refuseDeep(tokens: readonly CST.Token[], context: BuiltinContext): void {
   const limit = context.maxNesting;
-  const stack = tokens.map((token) => ({ token, depth: 0 }));
-  for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
-    const { token, depth } = top;
-    if (depth > limit) throw new RegoError("ERR_REGO_LIMIT_NESTING", `a YAML text is nested deeper than ${limit}`, { details: { limit } });
-    const push = (child: CST.Token | null | undefined): void => {
-      if (child !== null && child !== undefined) stack.push({ token: child, depth: depth + 1 });
-    };
-    if (token.type === "document") push(token.value);
-    if (token.type === "block-map" || token.type === "block-seq" || token.type === "flow-collection") {
-      for (const item of token.items) {
-        push(item.key);
-        push(item.value);
-      }
-    }
+  if (findTooDeep(tokens, limit) !== undefined) {
+    throw new RegoError("ERR_REGO_LIMIT_NESTING", `a YAML text is nested deeper than ${limit}`, { details: { limit } });
   }
+  return tokens;
 }
 
 function lineOf(text: string, offset: number): number {

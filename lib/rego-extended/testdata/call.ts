@@ -1,5 +1,5 @@
 import type { JsonValue } from "@sealpod/core";
-import { type Builtin, compile, type RegoLimits } from "@sealpod/rego";
+import { type Builtin, compile, RegoError, type RegoLimits } from "@sealpod/rego";
 
 /** 2026-11-22T00:00:00Z: the time of the queries below. */
 export const NOW: number = Date.UTC(2026, 10, 22);
@@ -25,5 +25,18 @@ export function caller(builtins: readonly Builtin[]): (name: string, args: reado
       ...(options.limits === undefined ? {} : { limits: options.limits }),
     });
     return results[0]?.expressions[0];
+  };
+}
+
+/** Calls a builtin as {@link caller} made it, with strict errors, and gives the message with which it fails. */
+export function failureOf(call: ReturnType<typeof caller>): (name: string, args: readonly JsonValue[]) => string {
+  return (name, args) => {
+    try {
+      call(name, args, { strict: true });
+    } catch (error) {
+      if (error instanceof RegoError && error.code === "ERR_REGO_BUILTIN") return error.message;
+      throw error;
+    }
+    throw new Error("no error");
   };
 }

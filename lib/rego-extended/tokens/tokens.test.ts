@@ -1,15 +1,16 @@
 import { createHmac, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import type { JsonValue } from "@sealpod/core";
 import { encodePem, issueCertificate, OID } from "@sealpod/pki";
-import { compile, RegoError } from "@sealpod/rego";
+import { compile } from "@sealpod/rego";
 import { compactVerify, SignJWT } from "jose";
 import { describe, expect, it } from "vitest";
-import { caller, NOW } from "../testdata/call.ts";
+import { caller, failureOf, NOW } from "../testdata/call.ts";
 import { MAX_TOKEN_LENGTH } from "./token.ts";
 import { MAX_KEY_TEXT } from "./token-keys.ts";
 import { tokensBuiltins } from "./tokens.ts";
 
 const call = caller(tokensBuiltins);
+const messageOf = failureOf(call);
 const SECOND = NOW / 1000;
 
 const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
@@ -77,16 +78,6 @@ function accepted(token: string, constraints: JsonValue, now?: number | null): J
   if (result[0] === true) return result[2];
   expect(result).toEqual([false, {}, {}]);
   return false;
-}
-
-function messageOf(name: string, args: readonly JsonValue[]): string {
-  try {
-    call(name, args, { strict: true });
-  } catch (error) {
-    if (error instanceof RegoError && error.code === "ERR_REGO_BUILTIN") return error.message;
-    throw error;
-  }
-  throw new Error("no error");
 }
 
 describe("vectors of the standards", () => {

@@ -207,7 +207,7 @@ function closedOver(flat: Flat, own: Variables, outer: Variables): readonly Vari
 }
 
 /** The variables that a statement binds, given those that are bound before it; each once. */
-export function outputsOf(flat: Flat, safe: Variables): readonly Variable[] {
+function outputsOf(flat: Flat, safe: Variables): readonly Variable[] {
   const { op } = flat;
   if (flat.negated || op.kind === "every" || op.kind === "print") return NONE;
   const outputs: Variable[] = [];

@@ -1,6 +1,6 @@
 import type { RE2JS } from "re2js";
 import type { Numeric, RegoArray, TypeName, Value } from "../values/index.ts";
-import { isArray, isInteger, RegoObject, RegoSet, typeName } from "../values/index.ts";
+import { isArray, isInteger, isPrimitive, RegoObject, RegoSet, typeName } from "../values/index.ts";
 
 /** What a builtin may use of the evaluation it runs in. */
 export interface BuiltinContext {
@@ -155,4 +155,9 @@ export function weigh(value: Value, context: Pick<BuiltinContext, "work">): void
     weigh(key, context);
     weigh(value.get(key)!, context);
   }
+}
+
+/** Counts the work of finding a value in a set or as a key: composite ones are written out for that. @throws {RegoError} ERR_REGO_LIMIT_* */
+export function weighKey(value: Value, context: Pick<BuiltinContext, "work">): void {
+  if (!isPrimitive(value)) weigh(value, context);
 }

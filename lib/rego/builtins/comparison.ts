@@ -1,16 +1,27 @@
 import { compareValues, equalValues, isArray, isPrimitive, RegoObject, RegoSet } from "../values/index.ts";
-import type { Value } from "../values/index.ts";
+import type { Meter, Value } from "../values/index.ts";
 import type { Builtin, BuiltinContext } from "./builtin.ts";
-import { define, weigh } from "./builtin.ts";
+import { define, weigh, weighKey } from "./builtin.ts";
+
+/** The order of two values. Composite ones are weighed first: equality knows limits, sorting does not. */
+function order(a: Value, b: Value, meter: Meter): number {
+  if (!isPrimitive(a) && !isPrimitive(b)) weigh(a, meter);
+  return compareValues(a, b);
+}
+
+/** The comparisons by the names of their operators: for the evaluator, which calls them directly, and for policies. */
+export const COMPARISONS: ReadonlyMap<string, (a: Value, b: Value, meter: Meter) => boolean> = new Map<string, (a: Value, b: Value, meter: Meter) => boolean>([
+  ["equal", equalValues],
+  ["neq", (a, b, meter) => !equalValues(a, b, meter)],
+  ["lt", (a, b, meter) => order(a, b, meter) < 0],
+  ["lte", (a, b, meter) => order(a, b, meter) <= 0],
+  ["gt", (a, b, meter) => order(a, b, meter) > 0],
+  ["gte", (a, b, meter) => order(a, b, meter) >= 0],
+]);
 
 /** Comparison and membership: total functions on all values. */
 export const comparisonBuiltins: readonly Builtin[] = [
-  define("equal", 2, ([a, b], context) => equalValues(a!, b!, context)),
-  define("neq", 2, ([a, b], context) => !equalValues(a!, b!, context)),
-  define("lt", 2, ([a, b]) => compareValues(a!, b!) < 0),
-  define("lte", 2, ([a, b]) => compareValues(a!, b!) <= 0),
-  define("gt", 2, ([a, b]) => compareValues(a!, b!) > 0),
-  define("gte", 2, ([a, b]) => compareValues(a!, b!) >= 0),
+  ...[...COMPARISONS].map(([name, compare]) => define(name, 2, ([a, b], context) => compare(a!, b!, context))),
   define("internal.member_2", 2, ([item, domain], context) => isMember(item!, domain!, context)),
   define("internal.member_3", 3, ([key, item, domain], context) => {
     if (isArray(domain!)) return typeof key === "number" && domain[key] !== undefined && equalValues(domain[key], item!, context);
@@ -25,7 +36,7 @@ export const comparisonBuiltins: readonly Builtin[] = [
 /** `x in y`: an item of an array or set, a value of an object; false for everything else. */
 function isMember(item: Value, domain: Value, context: BuiltinContext): boolean {
   if (domain instanceof RegoSet) {
-    if (!isPrimitive(item)) weigh(item, context);
+    weighKey(item, context);
     return domain.has(item);
   }
   if (isArray(domain)) {

@@ -18,6 +18,7 @@ export {
   string,
   weigh,
 } from "./builtin.ts";
+export { decodeBase64 } from "./text-encoding.ts";
 export type { Builtin, BuiltinContext } from "./builtin.ts";
 export {
   compareValues,

@@ -29,7 +29,9 @@ export function decodeBase64(text: string, alphabet: "standard" | "url", padding
     for (; at < text.length; at++) {
       const char = text[at]!;
       if (char === "\n" || char === "\r") continue;
-      if (char !== "=" || missing === 0) return at;
+      if (missing === 0) return at;
+      // Go names the padding that is incomplete.
+      if (char !== "=") return at - 1;
       missing--;
     }
     if (missing !== 0) return at;

@@ -25,7 +25,7 @@ function digitsAt(text: string, at: number, count: number): number | undefined {
 }
 
 /** RFC 3339 to nanoseconds since the epoch; undefined if the text is no such time. */
-export function parseRfc3339(text: string): bigint | undefined {
+function parseRfc3339(text: string): bigint | undefined {
   const year = digitsAt(text, 0, 4);
   const month = digitsAt(text, 5, 2);
   const day = digitsAt(text, 8, 2);

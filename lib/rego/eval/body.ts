@@ -3,11 +3,12 @@ import { operandsOf, visitOperand } from "../analysis/ir.ts";
 import { constantOf, isDocument } from "../analysis/rule-tree.ts";
 import { isKnown } from "../analysis/safety.ts";
 import type { Builtin } from "../builtins/builtin.ts";
-import { BuiltinError, weigh as weighValue } from "../builtins/builtin.ts";
+import { BuiltinError, weighKey } from "../builtins/builtin.ts";
+import { COMPARISONS } from "../builtins/comparison.ts";
 import { RegoError } from "../errors.ts";
 import type { Source } from "../syntax/source.ts";
-import type { Meter, RegoArray, Value } from "../values/index.ts";
-import { compareValues, equalValues, formatValue, isArray, isPrimitive, lookup, RegoObject, RegoSet } from "../values/index.ts";
+import type { RegoArray, Value } from "../values/index.ts";
+import { equalValues, formatValue, isArray, isPrimitive, lookup, RegoObject, RegoSet } from "../values/index.ts";
 import type { Chain, Continuation, Getter, Match, Slots, Test } from "./closures.ts";
 import { collect, eachMember, newSlots, sequence } from "./closures.ts";
 import { descend, isPlain, lookupBase, overlayWith, rootView, viewKeys, viewValue, withPath } from "./documents.ts";
@@ -310,7 +311,7 @@ export class BodyCompiler {
           return stop;
         });
         return (query, slots) => {
-          const documents: Documents = { input: query.input, overlay: query.overlay, mocks: query.mocks, cache: [] };
+          const documents: Documents = { input: query.input, overlay: query.overlay, mocks: query.mocks, cache: [], results: [] };
           for (const set of setters) if (!set(query, slots, documents)) return false;
           query.saved.push(query.swap(documents));
           const stop = inner(query, slots);
@@ -459,7 +460,7 @@ export class BodyCompiler {
     const code = this.#program.function(mock.callee.group);
     const frame = newSlots(code.frameSize);
     values.forEach((value, at) => (frame[at] = value));
-    const before = query.swap({ input: query.input, overlay: query.overlay, mocks: undefined, cache: [] });
+    const before = query.swap({ input: query.input, overlay: query.overlay, mocks: undefined, cache: [], results: [] });
     const result = code.run(query, frame);
     query.swap(before);
     return result;
@@ -501,7 +502,7 @@ export class BodyCompiler {
         return (query, slots) => {
           const values = collect(getters, query, slots);
           if (values === undefined) return undefined;
-          for (const value of values) if (!isPrimitive(value)) weighValue(value, query);
+          for (const value of values) weighKey(value, query);
           return RegoSet.of(values);
         };
       }
@@ -544,7 +545,7 @@ export class BodyCompiler {
           query.allocate(16);
           const target = slots[accumulator]!;
           if (target instanceof RegoSet) {
-            if (!isPrimitive(found)) weighValue(found, query);
+            weighKey(found, query);
             target.add(found);
           } else (target as Value[]).push(found);
           return false;
@@ -557,7 +558,7 @@ export class BodyCompiler {
         if (name === undefined || found === undefined) return false;
         query.allocate(32);
         const target = slots[accumulator] as RegoObject;
-        if (!isPrimitive(name)) weighValue(name, query);
+        weighKey(name, query);
         const earlier = target.get(name);
         if (earlier !== undefined && !equalValues(earlier, found, query)) throw conflict("object keys must be unique", source, operand.at);
         target.put(name, found);
@@ -804,23 +805,8 @@ function link(units: readonly Unit[], last: Chain): Chain {
   return sequence(tests, chain);
 }
 
-const COMPARISONS: ReadonlyMap<string, (a: Value, b: Value, meter: Meter) => boolean> = new Map<string, (a: Value, b: Value, meter: Meter) => boolean>([
-  ["equal", equalValues],
-  ["neq", (a, b, meter) => !equalValues(a, b, meter)],
-  ["lt", (a, b, meter) => order(a, b, meter) < 0],
-  ["lte", (a, b, meter) => order(a, b, meter) <= 0],
-  ["gt", (a, b, meter) => order(a, b, meter) > 0],
-  ["gte", (a, b, meter) => order(a, b, meter) >= 0],
-]);
-
-/** The order of two values. Composite ones are weighed first: equality knows limits, sorting does not. */
-function order(a: Value, b: Value, meter: Meter): number {
-  if (!isPrimitive(a) && !isPrimitive(b)) weighValue(a, meter);
-  return compareValues(a, b);
-}
-
 /** Work for looking through large operands once: a builtin's call counts as one step otherwise. */
-function weigh(args: RegoArray): number {
+function sizeOfOperands(args: RegoArray): number {
   let weight = 0;
   for (const value of args) {
     if (typeof value === "string") weight += value.length >>> 8;
@@ -832,7 +818,7 @@ function weigh(args: RegoArray): number {
 
 /** Calls a builtin; its failure makes the call undefined, or aborts the query with strict errors. */
 function callBuiltin(builtin: Builtin, args: RegoArray, query: Query, flat: Flat): Value | undefined {
-  query.work(1 + weigh(args));
+  query.work(1 + sizeOfOperands(args));
   try {
     return builtin.call(args, query);
   } catch (error) {

@@ -33,6 +33,16 @@ export interface PrintRecord {
 /** Marks a rule that was evaluated and is undefined. */
 export const UNDEFINED: unique symbol = Symbol("undefined");
 
+/** Results of one function: by the last argument, and for the ones before by further memories. Values count by value, composite ones by identity. */
+export interface Memory {
+  readonly further: Map<Value, Memory>;
+  readonly results: Map<Value, Value | typeof UNDEFINED>;
+}
+
+export function newMemory(): Memory {
+  return { further: new Map(), results: new Map() };
+}
+
 /** Documents of one evaluation that `with` may change for its extent. */
 export interface Documents {
   input: Value | undefined;
@@ -40,6 +50,8 @@ export interface Documents {
   mocks: ReadonlyMap<string, Replacement> | undefined;
   /** Values of rules by group index; belongs to the three above, so it changes with them. */
   cache: (Value | typeof UNDEFINED | undefined)[];
+  /** Results of functions by group index; the same. */
+  results: (Memory | undefined)[];
 }
 
 /** Steps between two looks at the clock. */
@@ -51,6 +63,7 @@ export class Query implements Documents, BuiltinContext {
   overlay: Overlay | undefined = undefined;
   mocks: ReadonlyMap<string, Replacement> | undefined = undefined;
   cache: (Value | typeof UNDEFINED | undefined)[] = [];
+  results: (Memory | undefined)[] = [];
 
   readonly base: RegoObject;
   readonly limits: RegoLimits;
@@ -216,11 +229,12 @@ export class Query implements Documents, BuiltinContext {
 
   /** Puts other documents in place and returns the ones that were there. */
   swap(documents: Documents): Documents {
-    const before: Documents = { input: this.input, overlay: this.overlay, mocks: this.mocks, cache: this.cache };
+    const before: Documents = { input: this.input, overlay: this.overlay, mocks: this.mocks, cache: this.cache, results: this.results };
     this.input = documents.input;
     this.overlay = documents.overlay;
     this.mocks = documents.mocks;
     this.cache = documents.cache;
+    this.results = documents.results;
     return before;
   }
 }

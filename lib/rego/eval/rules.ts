@@ -1,15 +1,15 @@
 import type { Definition, LoweredClause } from "../analysis/ir.ts";
 import type { RuleGroup } from "../analysis/rule-tree.ts";
 import { constantOf } from "../analysis/rule-tree.ts";
-import { weigh } from "../builtins/builtin.ts";
+import { weighKey } from "../builtins/builtin.ts";
 import type { Meter, Value } from "../values/index.ts";
-import { equalValues, identity, isPrimitive, RegoObject, RegoSet } from "../values/index.ts";
+import { equalValues, identity, RegoObject, RegoSet } from "../values/index.ts";
 import { BodyCompiler, conflict } from "./body.ts";
 import type { Chain, Getter, Slots } from "./closures.ts";
 import { newSlots } from "./closures.ts";
 import type { FunctionCode, Program } from "./program.ts";
 import type { Query } from "./query.ts";
-import { UNDEFINED } from "./query.ts";
+import { newMemory, UNDEFINED } from "./query.ts";
 
 const COMPLETE_CONFLICT = "complete rules must not produce multiple outputs";
 const FUNCTION_CONFLICT = "functions must not produce multiple outputs for same inputs";
@@ -63,9 +63,6 @@ export function compileFunction(program: Program, group: RuleGroup): FunctionCod
   return { frameSize, run: haveOneConstant(group.definitions) ? call : remembered(group, call) };
 }
 
-/** Results of one function by its arguments: values by value, composite values by identity. */
-type Memory = Map<Value, Memory | Value | typeof UNDEFINED>;
-
 /** Results that one query remembers of one function. */
 const MAX_REMEMBERED = 1024;
 
@@ -74,27 +71,27 @@ function remembered(group: RuleGroup, call: ClauseCode): ClauseCode {
   const { index, arity } = group;
   if (arity === 0) return call;
   return (query, slots) => {
-    // Under `with` there is another cache.
-    const { cache } = query;
-    let memory = cache[index] as Memory | undefined;
-    if (memory === undefined) cache[index] = (memory = new Map()) as unknown as Value;
+    // Under `with` there are others.
+    const { results } = query;
+    let memory = results[index];
+    if (memory === undefined) results[index] = memory = newMemory();
     for (let at = 0; at < arity - 1; at++) {
-      let inner: Memory | undefined = memory.get(slots[at]!) as Memory | undefined;
+      let inner = memory.further.get(slots[at]!);
       if (inner === undefined) {
-        if (memory.size >= MAX_REMEMBERED) return call(query, slots);
+        if (memory.further.size >= MAX_REMEMBERED) return call(query, slots);
         query.allocate(64);
-        inner = new Map();
-        memory.set(slots[at]!, inner);
+        inner = newMemory();
+        memory.further.set(slots[at]!, inner);
       }
       memory = inner;
     }
     const last = slots[arity - 1]!;
-    const found = memory.get(last) as Value | typeof UNDEFINED | undefined;
+    const found = memory.results.get(last);
     if (found !== undefined) return found === UNDEFINED ? undefined : found;
     const value = call(query, slots);
-    if (memory.size < MAX_REMEMBERED) {
+    if (memory.results.size < MAX_REMEMBERED) {
       query.allocate(16);
-      memory.set(last, value === undefined ? UNDEFINED : value);
+      memory.results.set(last, value === undefined ? UNDEFINED : value);
     }
     return value;
   };
@@ -185,15 +182,32 @@ function compileBody(program: Program, rule: string, clause: LoweredClause, fini
   return compiler.compile(clause.body, (inner) => finish(heads.map((head) => inner.get(head, clause.source))));
 }
 
+/** What tells the trace and the observer of a body that starts and ends. */
+function bodyProbe(
+  program: Program,
+  group: RuleGroup,
+  clause: LoweredClause,
+): { readonly begin: (query: Query) => void; readonly end: (query: Query, held: boolean) => void } {
+  const place = program.place(group.name, clause.source, clause.at);
+  return {
+    begin(query) {
+      query.trace?.begin(group.name, clause.source, clause.at);
+      query.observer?.enter(place);
+    },
+    end(query, held) {
+      query.observer?.leave(place, held);
+      query.trace?.end(held);
+    },
+  };
+}
+
 function traceClause(program: Program, group: RuleGroup, clause: LoweredClause, run: ClauseCode): ClauseCode {
   if (!program.traced) return run;
-  const place = program.place(group.name, clause.source, clause.at);
+  const probe = bodyProbe(program, group, clause);
   return (query, slots) => {
-    query.trace?.begin(group.name, clause.source, clause.at);
-    query.observer?.enter(place);
+    probe.begin(query);
     const value = run(query, slots);
-    query.observer?.leave(place, value !== undefined);
-    query.trace?.end(value !== undefined);
+    probe.end(query, value !== undefined);
     return value;
   };
 }
@@ -207,7 +221,7 @@ function compileSet(program: Program, group: RuleGroup): (query: Query) => Value
         if (found === undefined) return false;
         query.allocate(16);
         query.solutions++;
-        if (!isPrimitive(found)) weigh(found, query);
+        weighKey(found, query);
         (slots[result] as RegoSet).add(found);
         return false;
       };
@@ -226,16 +240,13 @@ function compileSet(program: Program, group: RuleGroup): (query: Query) => Value
 /** Runs a body that may have any number of solutions; for the trace it held if there was one. */
 function tracedRun(program: Program, group: RuleGroup, clause: LoweredClause, chain: Chain): (query: Query, slots: Slots) => void {
   if (!program.traced) return chain;
-  const place = program.place(group.name, clause.source, clause.at);
+  const probe = bodyProbe(program, group, clause);
   return (query, slots) => {
     const outside = query.solutions;
     query.solutions = 0;
-    query.trace?.begin(group.name, clause.source, clause.at);
-    query.observer?.enter(place);
+    probe.begin(query);
     chain(query, slots);
-    const held = query.solutions > 0;
-    query.observer?.leave(place, held);
-    query.trace?.end(held);
+    probe.end(query, query.solutions > 0);
     query.solutions = outside;
   };
 }

@@ -189,11 +189,6 @@ export function isInteger(value: Numeric): boolean {
   return typeof value === "bigint" || Number.isInteger(value);
 }
 
-/** The fraction cut off. */
-export function truncate(value: Numeric): Numeric {
-  return typeof value === "bigint" ? value : normalizeNumber(Math.trunc(value));
-}
-
 /** Text of a number as JSON has it: integers in full, fractions in their shortest form. */
 export function formatNumber(value: Numeric): string {
   return String(value);
