@@ -71,29 +71,29 @@ export function codeOf(run: () => unknown): RegoErrorCode | undefined {
 }
 
 /** Rounds of {@link growthExponent}: more than the least only while the answer is in doubt. */
-const ROUNDS = { least: 4, most: 12 };
-
-/** An exponent below this is not in doubt: no bound in use is as low. */
-const CLEARLY_LINEAR = 1.1;
+const ROUNDS = { least: 4, most: 40 };
 
 /**
  * The exponent `e` of time ~ size^e, by least squares over the fastest of several runs at each size. Time is that of this
  * thread on the processor, which other load on the machine does not add to; each round runs all sizes in turn, so that what
- * slows the machine as such slows all of them.
+ * slows the machine as such slows all of them. A small size is run as often in a row as makes up for the largest: a single
+ * short run would slip between two disturbances that a long one cannot escape, and seem the faster for it.
+ * @param bound what the exponent is to be compared with: once a fit is below it, no more rounds are run
  * @param prepare builds what one run needs; only the function that it returns is timed
  */
-export function growthExponent(sizes: readonly number[], prepare: (size: number) => () => void): number {
-  const points = sizes.map((size) => ({ size, run: prepare(size), fastest: Infinity }));
+export function growthExponent(sizes: readonly number[], bound: number, prepare: (size: number) => () => void): number {
+  const largest = Math.max(...sizes);
+  const points = sizes.map((size) => ({ size, times: Math.round(largest / size), run: prepare(size), fastest: Infinity }));
   // The first runs are compiled as they go; they count for nothing.
   for (const { run } of points) run();
   let exponent = Infinity;
-  for (let round = 1; round <= ROUNDS.most && !(round > ROUNDS.least && exponent < CLEARLY_LINEAR); round++) {
+  for (let round = 1; round <= ROUNDS.most && !(round > ROUNDS.least && exponent < bound); round++) {
     for (const point of points) {
       const start = threadMicroseconds();
-      point.run();
-      point.fastest = Math.min(point.fastest, threadMicroseconds() - start);
+      for (let time = 0; time < point.times; time++) point.run();
+      point.fastest = Math.min(point.fastest, (threadMicroseconds() - start) / point.times);
     }
-    exponent = slope(points.map(({ size, fastest }) => ({ x: Math.log(size), y: Math.log(Math.max(fastest, 1)) })));
+    exponent = slope(points.map(({ size, fastest }) => ({ x: Math.log(size), y: Math.log(Math.max(fastest, 1e-3)) })));
   }
   return exponent;
 }
