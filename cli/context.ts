@@ -22,6 +22,8 @@ export interface CliContext {
 /** A stream of text to the user. */
 export interface CliOutput {
   readonly isTerminal: boolean;
+  /** Width of the terminal now; undefined if it is none. */
+  readonly columns?: number | undefined;
   write(text: string): void;
 }
 

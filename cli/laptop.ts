@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { isSealpodError } from "@sealpod/core";
 import { processGuest } from "@sealpod/demo";
 import { directoryTree } from "@sealpod/io";
-import { openLayout, type ImageSource } from "@sealpod/oci";
+import { openLayout, type ImageSource, type Layer } from "@sealpod/oci";
 import { readUp, type Up } from "@sealpod/services";
 import type { ProcessGuest } from "@sealpod/vmm";
 import type { CliContext } from "./context.ts";
@@ -42,6 +42,11 @@ export async function imagesOf(layouts: readonly string[] | undefined, options: 
   const sources: ImageSource[] = [];
   for (const directory of directories) sources.push(await openLayout(directoryTree(directory)));
   const owner = new WeakMap<object, ImageSource>();
+  const ownerOf = (layer: Layer): ImageSource => {
+    const source = owner.get(layer) ?? sources[0];
+    if (source === undefined) throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
+    return source;
+  };
   return {
     async resolve(reference) {
       for (const [index, source] of sources.entries()) {
@@ -55,10 +60,7 @@ export async function imagesOf(layouts: readonly string[] | undefined, options: 
       }
       throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
     },
-    layerTar(layer) {
-      const source = owner.get(layer) ?? sources[0];
-      if (source === undefined) throw new CliError("ERR_CLI_FILE", "no OCI layout to take images from");
-      return source.layerTar(layer);
-    },
+    layerBlob: (layer) => ownerOf(layer).layerBlob(layer),
+    layerTar: (layer) => ownerOf(layer).layerTar(layer),
   };
 }

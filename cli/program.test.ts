@@ -1,11 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { lstat, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EXIT, VERSION, type CliContext } from "./context.ts";
 import { formatError } from "./diagnostic.ts";
 import { CliError } from "./errors.ts";
-import { runCli } from "./program.ts";
+import { genpolicyArguments } from "./genpolicy/commands.ts";
+import { runCli, runGenpolicyCli } from "./program.ts";
+import { rewriteFile } from "./verbs/genpolicy.ts";
 
 interface Ran {
   readonly exit: number;
@@ -14,9 +16,13 @@ interface Ran {
 }
 
 async function cli(cwd: string, ...argv: readonly string[]): Promise<Ran> {
+  return ranBy(runCli, cwd, argv);
+}
+
+async function ranBy(program: typeof runCli, cwd: string, argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ran> {
   const written = { stdout: "", stderr: "" };
   const context: CliContext = {
-    env: { SEALPOD_HOME: join(cwd, "state") },
+    env: { SEALPOD_HOME: join(cwd, "state"), HOME: cwd, ...env },
     cwd,
     stdin: (async function* () {})(),
     stdout: { isTerminal: false, write: (text) => void (written.stdout += text) },
@@ -26,7 +32,7 @@ async function cli(cwd: string, ...argv: readonly string[]): Promise<Ran> {
     random: { bytes: (length) => new Uint8Array(length) },
     signal: new AbortController().signal,
   };
-  return { exit: await runCli(argv, context), ...written };
+  return { exit: await program(argv, context), ...written };
 }
 
 async function inDirectory(use: (directory: string) => Promise<void>): Promise<void> {
@@ -92,7 +98,11 @@ describe("the command line", () => {
   it.each([
     ["notes.yaml", "just: notes\n", "no apiVersion"],
     ["service.yaml", "apiVersion: v1\nkind: Service\nmetadata:\n  name: x\n", "nothing here makes pods"],
-    ["ingress.yaml", "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: x\n", 'ingress.yaml:2:7: kind: kind "Ingress" is not supported'],
+    [
+      "ingress.yaml",
+      "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: x\n",
+      "ingress.yaml:1:1: nothing here makes pods: found only Ingress",
+    ],
     ["broken.yaml", "a: [1,\nb: }\n", "broken.yaml:"],
   ])("genpolicy refuses %s and leaves it as it was", async (name, text, message) => {
     await inDirectory(async (directory) => {
@@ -153,6 +163,129 @@ describe("formatError", () => {
     expect(formatError(new TypeError("oops"), { json: false, debug: false })).toMatchObject({
       exit: 1,
       text: expect.stringContaining("fault of sealpod") as string,
+    });
+  });
+});
+
+describe("genpolicy under its other names", () => {
+  const VERSION_LINE = `Sealpod policy tool: id: genpolicy, version: ${VERSION}\n`;
+
+  it.each([
+    ["sealpod genpolicy -v", runCli, ["genpolicy", "-v"], VERSION_LINE],
+    ["sealpod genpolicy --version", runCli, ["genpolicy", "--version"], VERSION_LINE],
+    ["sealpod --version", runCli, ["--version"], `${VERSION}\n`],
+    ["genpolicy -v", runGenpolicyCli, ["-v"], VERSION_LINE],
+    ["genpolicy --version, whatever else is asked for", runGenpolicyCli, ["-j", "gone.json", "--version"], VERSION_LINE],
+    ["confcom katapolicygen -v", runCli, ["confcom", "katapolicygen", "-v"], VERSION_LINE],
+    ["confcom katapolicygen --print-version", runCli, ["confcom", "katapolicygen", "--print-version"], VERSION_LINE],
+  ] as const)("%s prints a version and reads nothing", async (_name, program, argv, stdout) => {
+    expect(await ranBy(program, "/", argv)).toEqual({ exit: 0, stdout, stderr: "" });
+  });
+
+  it("has every flag of both generations of the known tool", async () => {
+    const help = (await ranBy(runGenpolicyCli, "/", ["--help"])).stdout;
+    expect(help).toContain("Usage: genpolicy [options]");
+    for (const flag of [
+      "-y, --yaml-file",
+      "-c, --config-map-file",
+      "--config-file",
+      "-p, --rego-rules-path",
+      "-j, --json-settings-path",
+      "-u, --use-cached-files",
+      "--layers-cache-file-path",
+      "-r, --raw-out",
+      "-b, --base64-out",
+      "-s, --silent-unsupported-fields",
+      "-d, --containerd-socket-path",
+      "--insecure-registry",
+      "--runtime-class-names",
+      "--initdata-path",
+      "-i, --input-files-path",
+      "-v, --version",
+      "-h, --help",
+    ]) {
+      expect(help).toContain(`\n  ${flag}`);
+    }
+  });
+
+  it.each([
+    ["no file", ["confcom", "katapolicygen"], "either --yaml (-y) or --print-version (-v) is needed"],
+    [
+      "a socket without -d",
+      ["confcom", "katapolicygen", "-y", "p.yaml", "--containerd-socket-path", "/s"],
+      "--containerd-socket-path goes with --containerd-pull (-d)",
+    ],
+    ["another command", ["confcom", "acipolicygen"], "unknown command 'acipolicygen'"],
+    ["a platform that is none", ["genpolicy", "--platform", "amd64", "-y", "p.yaml"], '--platform "amd64" is not OS/ARCHITECTURE'],
+    ["a mirror that is none", ["genpolicy", "--registry-mirror", "docker.io", "-y", "p.yaml"], '--registry-mirror "docker.io" is not HOST=MIRROR'],
+    ["no jobs", ["genpolicy", "--jobs", "0", "-y", "p.yaml"], "--jobs 0 is not a number from 1 to 999"],
+    ["a source that is none", ["genpolicy", "--images", "tape:1", "-y", "p.yaml"], '--images "tape:1" is no source of images'],
+    ["a layer format that is none", ["genpolicy", "--layer-format", "ext4"], "Allowed choices are tarfs, erofs"],
+    ["initdata for aks", ["genpolicy", "--initdata-path", "x", "-y", "p.yaml"], "--initdata-path: profile aks delivers the policy without initdata"],
+  ])("refuses %s as a usage error", async (_name, argv, message) => {
+    await inDirectory(async (directory) => {
+      await writeFile(join(directory, "p.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: i}]}\n");
+      const ran = await cli(directory, ...argv);
+      expect(ran).toMatchObject({ exit: EXIT.usage, stdout: "" });
+      expect(ran.stderr).toContain(message);
+    });
+  });
+
+  it.each([
+    [
+      ["-d", "-y", "a.yaml"],
+      ["--containerd-socket-path=/var/run/containerd/containerd.sock", "-y", "a.yaml"],
+    ],
+    [
+      ["-d", "a.yaml"],
+      ["--containerd-socket-path=/var/run/containerd/containerd.sock", "a.yaml"],
+    ],
+    [["-d=/run/c.sock"], ["--containerd-socket-path=/run/c.sock"]],
+    [["--containerd-socket-path"], ["--containerd-socket-path=/var/run/containerd/containerd.sock"]],
+    [["--containerd-socket-path=/run/c.sock"], ["--containerd-socket-path=/run/c.sock"]],
+    [
+      ["-y=b.yaml", "-p=a=b.rego"],
+      ["-y", "b.yaml", "-p", "a=b.rego"],
+    ],
+    [["-rbus"], ["-r", "-b", "-u", "-s"]],
+    [["-rd"], ["-r", "--containerd-socket-path=/var/run/containerd/containerd.sock"]],
+    [["-yb"], ["-yb"]],
+  ])("takes %j as the known tool does", (argv, expected) => {
+    expect(genpolicyArguments(argv)).toEqual(expected);
+  });
+
+  const POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: i, tail: 1}]}\n";
+
+  it("rewrites the file behind a link, and keeps its mode", async () => {
+    await inDirectory(async (directory) => {
+      await writeFile(join(directory, "real.yaml"), POD, { mode: 0o640 });
+      await symlink("real.yaml", join(directory, "link.yaml"));
+      await rewriteFile(join(directory, "link.yaml"), new TextEncoder().encode("new"));
+      expect(await readFile(join(directory, "real.yaml"), "utf8")).toBe("new");
+      expect((await lstat(join(directory, "link.yaml"))).isSymbolicLink()).toBe(true);
+      expect((await lstat(join(directory, "real.yaml"))).mode & 0o777).toBe(0o640);
+      expect((await readdir(directory)).toSorted()).toEqual(["link.yaml", "real.yaml"]);
+    });
+  });
+
+  it("does not rewrite what is no file", async () => {
+    await expect(rewriteFile("/dev/null", new Uint8Array())).rejects.toThrow("/dev/null is no regular file");
+    await expect(rewriteFile(tmpdir(), new Uint8Array())).rejects.toThrow("is no regular file");
+  });
+
+  it("reads no more of an endless file than its limit", async () => {
+    const ran = await cli("/", "genpolicy", "-c", "/dev/zero", "-j", "/dev/zero");
+    expect(ran.exit).toBe(EXIT.failed);
+    expect(ran.stderr).toMatch(/\/dev\/zero has more than [0-9]+ bytes/);
+  });
+
+  it("does not show a proxy's password", async () => {
+    await inDirectory(async (directory) => {
+      await writeFile(join(directory, "p.yaml"), POD.replace(", tail: 1", ""));
+      const ran = await ranBy(runCli, directory, ["genpolicy", "-y", "p.yaml"], { HTTPS_PROXY: "http://u:sekret@:bad" });
+      expect(ran.exit).not.toBe(0);
+      expect(ran.stderr).toContain("HTTPS_PROXY: not the address of a proxy");
+      expect(ran.stdout + ran.stderr).not.toContain("sekret");
     });
   });
 });

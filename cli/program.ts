@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { EXIT, VERSION, type CliContext } from "./context.ts";
 import { formatError } from "./diagnostic.ts";
+import { addConfcomVerbs, genpolicyArguments, withGenpolicyFlags } from "./genpolicy/commands.ts";
 import { repeatable } from "./options.ts";
 import { addRegoVerbs } from "./rego/commands.ts";
 
@@ -22,12 +23,35 @@ export type DeclareVerb = <O extends object>(
   load: () => Promise<{ readonly run: Verb<O> }>,
 ) => Command;
 
-/** Runs one command line; never throws and never ends the process. Returns the exit code. */
+/** How a command tells its exit code. */
+interface Outcome {
+  exit: number;
+}
+
+const GENPOLICY_EXAMPLES = [
+  "genpolicy -y pod.yaml",
+  "genpolicy -y pod.yaml -r        # print the policy text too",
+  "genpolicy < pod.yaml > annotated.yaml",
+  "genpolicy -y pod.yaml --images oci:./images",
+  "genpolicy --profile coco -j genpolicy-settings.json -p rules.rego -y pod.yaml",
+];
+
+/** Runs one command line of `sealpod`; never throws and never ends the process. Returns the exit code. */
 export async function runCli(argv: readonly string[], context: CliContext): Promise<number> {
-  const outcome = { exit: EXIT.ok as number };
-  const program = build(context, outcome);
+  const [verb, ...rest] = argv;
+  return runProgram(build, verb === "genpolicy" ? [verb, ...genpolicyArguments(rest)] : goStyleFlags(argv), context);
+}
+
+/** Runs one command line of the bin `genpolicy`, which is `sealpod genpolicy`. */
+export async function runGenpolicyCli(argv: readonly string[], context: CliContext): Promise<number> {
+  return runProgram(buildGenpolicy, genpolicyArguments(argv), context);
+}
+
+async function runProgram(make: (context: CliContext, outcome: Outcome) => Command, argv: readonly string[], context: CliContext): Promise<number> {
+  const outcome: Outcome = { exit: EXIT.ok };
+  const program = make(context, outcome);
   try {
-    await program.parseAsync(goStyleFlags(argv), { from: "user" });
+    await program.parseAsync(argv, { from: "user" });
     return outcome.exit;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
@@ -44,29 +68,56 @@ function goStyleFlags(argv: readonly string[]): string[] {
   return argv.map((item) => (verb === "importkey" && /^-(kh|kp|out)(=|$)/.test(item) ? `-${item}` : item));
 }
 
-function build(context: CliContext, outcome: { exit: number }): Command {
-  const program = new Command("sealpod")
-    .description("Confidential containers for Kubernetes: policy, measured sandbox, attestation, key release.")
-    .version(VERSION, "-V, --version", "print the version")
+/** A program that writes to the context and never ends the process. */
+function programOf(name: string, context: CliContext): Command {
+  return new Command(name)
     .helpOption("-h, --help", "show help")
     .exitOverride()
     .configureOutput({ writeOut: (text) => context.stdout.write(text), writeErr: (text) => context.stderr.write(text) })
-    .showSuggestionAfterError()
+    .showSuggestionAfterError();
+}
+
+function buildGenpolicy(context: CliContext, outcome: Outcome): Command {
+  const program = programOf("genpolicy", context)
+    .description("Generate the agent policy of the pods in a YAML file and write it into the file as an annotation.")
+    .showHelpAfterError("(genpolicy --help shows the flags and examples)")
+    .addHelpText("after", examplesText(GENPOLICY_EXAMPLES));
+  withGenpolicyFlags(withCommonFlags(program)).option(...STATE_FLAG);
+  program.action(async () => {
+    const { run } = await import("./verbs/genpolicy.ts");
+    outcome.exit = await run(program.opts(), program.args, context);
+  });
+  return program;
+}
+
+const STATE_FLAG = ["--state <dir>", "state directory (default: $SEALPOD_HOME or ~/.sealpod)"] as const;
+
+function withCommonFlags(command: Command): Command {
+  return command.option("--json", "print the result as JSON").option("--debug", "print stack traces of errors");
+}
+
+function examplesText(examples: readonly string[]): string {
+  return `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`;
+}
+
+function build(context: CliContext, outcome: Outcome): Command {
+  const program = programOf("sealpod", context)
+    .description("Confidential containers for Kubernetes: policy, measured sandbox, attestation, key release.")
+    .version(VERSION, "-V, --version", "print the version")
+    // `sealpod genpolicy --version` asks genpolicy.
+    .enablePositionalOptions()
     .showHelpAfterError("(sealpod --help lists the commands)")
     .addHelpText("after", "\nFirst time here: sealpod demo\nExit codes: 0 ok, 1 failed, 2 usage, 3 refused by policy. Every verb has --help with examples.");
 
   const verbsOf =
     (parent: Command, prefix: string): DeclareVerb =>
     <O extends object>(usage: string, summary: string, examples: readonly string[], load: () => Promise<{ readonly run: Verb<O> }>): Command => {
-      const command = parent
-        .command(usage)
+      const command = withCommonFlags(parent.command(usage))
         .description(summary)
         .helpOption("-h, --help", "show help")
         .exitOverride()
-        .option("--json", "print the result as JSON")
-        .option("--debug", "print stack traces of errors")
         .showHelpAfterError(`(${prefix} ${usage} --help shows the flags and examples)`)
-        .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+        .addHelpText("after", examplesText(examples));
       command.action(async () => {
         const { run } = await load();
         outcome.exit = await run(command.opts<O & GlobalOptions>(), command.args, context);
@@ -74,36 +125,16 @@ function build(context: CliContext, outcome: { exit: number }): Command {
       return command;
     };
   const declare = verbsOf(program, "sealpod");
-  const verb: DeclareVerb = (...declaration) => declare(...declaration).option("--state <dir>", "state directory (default: $SEALPOD_HOME or ~/.sealpod)");
+  const verb: DeclareVerb = (...declaration) => declare(...declaration).option(...STATE_FLAG);
 
-  verb(
-    "genpolicy",
-    "Generate the agent policy of the pods in a YAML file and write it into the file as an annotation.",
-    [
-      "sealpod genpolicy -y pod.yaml",
-      "sealpod genpolicy -y pod.yaml -r        # print the policy text too",
-      "sealpod genpolicy < pod.yaml > annotated.yaml",
-      "sealpod genpolicy -y pod.yaml --oci-layout ./images",
-    ],
-    () => import("./verbs/genpolicy.ts"),
-  )
-    .option("-y, --yaml-file <file>", "Kubernetes YAML, rewritten in place with the annotation (default: stdin to stdout)")
-    .addOption(repeatable("-c, --config-map-file <file>", "YAML file with ConfigMaps and Secrets that env refers to; repeatable"))
-    .addOption(repeatable("--config-file <file>", "the same as -c; repeatable"))
-    .option("-p, --rego-rules-path <file>", "rules (default: Sealpod's own)")
-    .option("-j, --json-settings-path <path>", "settings (default: Sealpod's own)")
-    .option("-i, --input-files-path <dir>", "directory that holds rules.rego and the settings")
-    .option("-u, --use-cached-files", "use ./layers-cache.json")
-    .option("--layers-cache-file-path <file>", "use this layer cache")
-    .option("-r, --raw-out", "also print the policy text")
-    .option("-b, --base64-out", "also print the annotation's value")
-    .option("-s, --silent-unsupported-fields", "warn about unknown YAML fields instead of failing")
-    .option("-d, --containerd-socket-path [path]", "pull through containerd")
-    .addOption(repeatable("--insecure-registry <host>", "registry to be spoken to over plain HTTP; repeatable"))
-    .addOption(repeatable("--runtime-class-names <prefix>", "leave pods of other runtime classes alone; repeatable"))
-    .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable (default: the state directory's images)"))
-    .addOption(new Option("--profile <name>", "generation of the policy").choices(["aks", "coco"]).default("aks"))
-    .option("-v, --print-version", "print the version of the generator");
+  withGenpolicyFlags(
+    verb(
+      "genpolicy",
+      "Generate the agent policy of the pods in a YAML file and write it into the file as an annotation.",
+      GENPOLICY_EXAMPLES.map((line) => `sealpod ${line}`),
+      () => import("./verbs/genpolicy.ts"),
+    ),
+  );
 
   verb(
     "up",
@@ -204,6 +235,13 @@ function build(context: CliContext, outcome: { exit: number }): Command {
   )
     .option("--keep <dir>", "leave every artefact here for other tools to check")
     .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)");
+
+  const confcom = program
+    .command("confcom")
+    .description("The policy generator under the names of the Azure CLI's confcom extension.")
+    .helpOption("-h, --help", "show help")
+    .showHelpAfterError("(sealpod confcom --help lists the commands)");
+  addConfcomVerbs((...declaration) => verbsOf(confcom, "sealpod confcom")(...declaration).option(...STATE_FLAG));
 
   const rego = program
     .command("rego")

@@ -1,4 +1,5 @@
-import { readFile, stat } from "node:fs/promises";
+import { createReadStream } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import { concatBytes, decodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
@@ -35,31 +36,31 @@ export async function readText(path: string, context: CliContext): Promise<{ rea
  * @throws {CliError} ERR_CLI_FILE
  */
 export async function readBytes(path: string, context: CliContext): Promise<Uint8Array> {
-  const full = pathOf(path, context);
-  try {
-    const { size } = await stat(full);
-    if (size > MAX_TEXT) throw new CliError("ERR_CLI_FILE", `${path} has ${size} bytes, more than ${MAX_TEXT}`);
-    return await readFile(full);
-  } catch (cause) {
-    if (isSealpodError(cause)) throw cause;
-    const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
-    throw new CliError("ERR_CLI_FILE", missing ? `${path} does not exist` : `${path} cannot be read: ${messageOf(cause)}`, {
-      cause,
-      hint: missing ? `Check the name; relative paths start from ${context.cwd}.` : "Check that it is a file that you may read.",
-    });
-  }
+  const bytes = await readIfPresent(path, MAX_TEXT, context);
+  if (bytes !== undefined) return bytes;
+  throw new CliError("ERR_CLI_FILE", `${path} does not exist`, { hint: `Check the name; relative paths start from ${context.cwd}.` });
 }
 
 /**
- * Bytes of a file that need not be there.
- * @throws {CliError} ERR_CLI_FILE if it has more than `limit` bytes
+ * Bytes of a file that need not be there. It may be a pipe (`<(command)` of a shell): no size is believed but what comes out.
+ * @throws {CliError} ERR_CLI_FILE if it cannot be read or has more than `limit` bytes
  */
 export async function readIfPresent(path: string, limit: number, context: CliContext): Promise<Uint8Array | undefined> {
-  const full = pathOf(path, context);
-  const found = await stat(full).catch(() => undefined);
-  if (found === undefined) return undefined;
-  if (found.size > limit) throw new CliError("ERR_CLI_FILE", `${path} has ${found.size} bytes, more than ${limit}`);
-  return readFile(full);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of createReadStream(pathOf(path, context))) {
+      size += (chunk as Uint8Array).length;
+      if (size > limit) throw new CliError("ERR_CLI_FILE", `${path} has more than ${limit} bytes`);
+      chunks.push(chunk as Uint8Array);
+    }
+  } catch (cause) {
+    if (isSealpodError(cause)) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw new CliError("ERR_CLI_FILE", `${path} cannot be read: ${messageOf(cause)}`, { cause, hint: "Check that it is a file that you may read." });
+  }
+  return concatBytes(...chunks);
 }
 
 /**

@@ -3,10 +3,13 @@
  *
  * Quiet when nothing is missing (`--quiet` also drops the summary). As root on Debian or Ubuntu it installs what is
  * missing; otherwise it prints the one command that does and exits with 1.
+ *
+ * `--test` also fetches the daemons and tools that judge us in the tests, unpacked into build/tools: nothing of them is
+ * installed on the machine. What cannot be fetched is no error: the tests that want it are skipped by name.
  */
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 
 /** A tool of the distribution: how to see that it is there, and the package that brings it. */
 interface Tool {
@@ -26,6 +29,17 @@ const TOOLS: readonly Tool[] = [
   { command: "openssl", package: "openssl", why: "judges our certificates in the tests" },
   { command: "ip", package: "iproute2", why: "brings up the loopback of the tests' network namespaces" },
 ];
+
+/** Packages that only tests start, and a file in each. */
+const TEST_PACKAGES: readonly { readonly package: string; readonly file: string }[] = [
+  { package: "containerd", file: "usr/bin/containerd" },
+  { package: "runc", file: "usr/sbin/runc" },
+  { package: "docker-registry", file: "usr/bin/docker-registry" },
+  { package: "erofs-utils", file: "usr/bin/fsck.erofs" },
+];
+
+/** Where they are unpacked; tools/test.ts puts its bin directories behind the PATH. */
+const TEST_TOOLS = join(import.meta.dirname, "..", "build", "tools");
 
 /** Debian keeps daemons' binaries out of the PATH of ordinary users. */
 const SEARCH = [...(process.env["PATH"] ?? "").split(":"), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -62,7 +76,27 @@ function install(packages: readonly string[]): boolean {
   }
 }
 
+function fetchTestTools(): void {
+  const missing = TEST_PACKAGES.filter(({ file }) => !present(basename(file)) && !existsSync(join(TEST_TOOLS, file)));
+  if (missing.length === 0 || !present("apt-get") || !present("dpkg-deb")) return;
+  const debs = join(TEST_TOOLS, "debs");
+  mkdirSync(debs, { recursive: true });
+  const failed = missing.filter(({ package: name }) => {
+    // One by one: a package that the distribution does not have must not keep the others out.
+    const got = spawnSync("apt-get", ["download", "-qq", name], { cwd: debs, encoding: "utf8" });
+    const deb = readdirSync(debs).find((file) => file.startsWith(`${name}_`));
+    return got.status !== 0 || deb === undefined || spawnSync("dpkg-deb", ["-x", join(debs, deb), TEST_TOOLS]).status !== 0;
+  });
+  if (failed.length > 0) console.error(`setup: not fetched, their tests will be skipped: ${failed.map((item) => item.package).join(", ")}`);
+}
+
 function main(): number {
+  const code = makeReady();
+  if (code === 0 && process.argv.includes("--test")) fetchTestTools();
+  return code;
+}
+
+function makeReady(): number {
   const quiet = process.argv.includes("--quiet");
   const missing = TOOLS.filter((tool) => !present(tool.command));
   if (missing.length === 0) {

@@ -15,7 +15,7 @@ const NODE = process.execPath;
 const ROOT = join(import.meta.dirname, "..");
 
 const STEPS: readonly Step[] = [
-  { name: "setup", command: [NODE, "tools/setup.ts", "--quiet"] },
+  { name: "setup", command: [NODE, "tools/setup.ts", "--quiet", "--test"] },
   { name: "bundle", command: [NODE, "tools/bundle.ts"] },
   { name: "format", command: ["oxfmt", "--check"] },
   { name: "lint", command: ["oxlint", "--type-aware"] },
@@ -44,7 +44,10 @@ function main(): number {
   let failed = 0;
   let skipped = 0;
   // NODE_EXTRA_CA_CERTS slows every start of Node 20 and belongs to the machine, not to the tests.
-  const { NODE_EXTRA_CA_CERTS: _ca, ...env } = process.env;
+  const { NODE_EXTRA_CA_CERTS: _ca, PATH: path = "", ...rest } = process.env;
+  // What setup unpacked for the tests; what the machine has itself comes first.
+  const tools = ["usr/bin", "usr/sbin"].map((directory) => join(ROOT, "build/tools", directory));
+  const env = { ...rest, PATH: [path, ...tools].join(":") };
   for (const step of STEPS) {
     if (names !== undefined && !names.includes(step.name)) continue;
     const started = process.hrtime.bigint();

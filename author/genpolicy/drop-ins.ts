@@ -25,7 +25,7 @@ export function applyDropIn(settings: JsonValue, patch: JsonValue, name: string)
 
 function operationOf(operation: JsonValue, index: number, name: string): Operation {
   const object = asObject(operation);
-  const { op, path } = object ?? {};
+  const { op, path, from } = object ?? {};
   if (object === undefined || typeof op !== "string" || !OPERATIONS.has(op) || typeof path !== "string") {
     throw refusal(
       name,
@@ -33,8 +33,11 @@ function operationOf(operation: JsonValue, index: number, name: string): Operati
     );
   }
   // A patch of the whole document, or along a prototype, is never what a drop-in means.
-  if (path === "" || path.split("/").some((token) => token === "__proto__" || token === "constructor" || token === "prototype")) {
-    throw refusal(name, `operation ${index} has the path ${JSON.stringify(path)}`);
+  for (const pointer of [path, from]) {
+    if (typeof pointer !== "string") continue;
+    if (pointer === "" || pointer.split("/").some((token) => token === "__proto__" || token === "constructor" || token === "prototype")) {
+      throw refusal(name, `operation ${index} has the path ${JSON.stringify(pointer)}`);
+    }
   }
   return object as unknown as Operation;
 }

@@ -7,6 +7,7 @@ export type GenpolicyErrorCode =
   | "ERR_GENPOLICY_UNSUPPORTED"
   | "ERR_GENPOLICY_FILE"
   | "ERR_GENPOLICY_SETTINGS"
+  | "ERR_GENPOLICY_INITDATA"
   | "ERR_GENPOLICY_RULES"
   | "ERR_GENPOLICY_MANIFEST"
   | "ERR_GENPOLICY_NO_WORKLOAD"
@@ -18,6 +19,7 @@ export const GENPOLICY_ERRORS: ErrorTable<GenpolicyErrorCode> = {
   ERR_GENPOLICY_UNSUPPORTED: { action: "caller", exit: 2, http: 501, summary: "An option of the known tool that this version does not support yet." },
   ERR_GENPOLICY_FILE: { action: "caller", exit: 1, http: 404, summary: "An input file cannot be read, or the output cannot be written." },
   ERR_GENPOLICY_SETTINGS: { action: "caller", exit: 1, http: 400, summary: "The settings file is not JSON, or a setting is missing or has the wrong type." },
+  ERR_GENPOLICY_INITDATA: { action: "caller", exit: 1, http: 400, summary: "The initdata template is not TOML, or not version 0.1.0 of initdata." },
   ERR_GENPOLICY_RULES: { action: "caller", exit: 1, http: 400, summary: "The rules file is not a text of package agent_policy." },
   ERR_GENPOLICY_MANIFEST: {
     action: "caller",

@@ -1,57 +1,115 @@
-import { asArray, asObject, CoreError, type JsonValue, parseJson } from "@sealpod/core";
+import { decodeUtf8, encodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
+import {
+  type CacheRows,
+  encodeCacheRows,
+  FOREIGN_ROWS,
+  type LayerFacts,
+  MAX_CACHE_SIZE,
+  mergeFacts,
+  NO_FACTS,
+  NO_ROWS,
+  parseCacheRows,
+} from "./layers/index.ts";
 
-/** dm-verity root hashes of layers that were read before, by diff id (`sha256:…`). */
+/** What is known of layers that were read before, by diff id (`sha256:…`). */
 export interface LayerCache {
-  get(diffId: string): string | undefined;
-  put(diffId: string, rootHash: string): void;
+  get(diffId: string): LayerFacts | undefined;
+  /** Adds to what is known of a layer. */
+  put(diffId: string, facts: LayerFacts): void;
 }
 
-/** 64 hex digits per layer and some 100,000 layers: far more than one author builds. */
-const MAX_CACHE_LENGTH = 16 * 1024 * 1024;
-
-/** A cache in memory, which can be read from and written to the file format of the AKS tool: `[{diff_id, verity_hash}]`. */
+/** A cache in memory. */
 export class MemoryLayerCache implements LayerCache {
-  readonly #hashes = new Map<string, string>();
-  #changed = false;
+  readonly #facts: Map<string, LayerFacts>;
 
-  /** True if something was put in since it was made or parsed. */
-  get changed(): boolean {
-    return this.#changed;
+  constructor(facts: Iterable<readonly [string, LayerFacts]> = []) {
+    this.#facts = new Map(facts);
   }
 
-  get(diffId: string): string | undefined {
-    return this.#hashes.get(diffId);
+  get(diffId: string): LayerFacts | undefined {
+    return this.#facts.get(diffId);
   }
 
-  put(diffId: string, rootHash: string): void {
-    this.#hashes.set(diffId, rootHash);
-    this.#changed = true;
+  put(diffId: string, facts: LayerFacts): void {
+    this.#facts.set(diffId, mergeFacts(this.#facts.get(diffId) ?? NO_FACTS, facts));
+  }
+}
+
+/** The file of a {@link LayerCacheFile}; `fileCacheStore` makes one of a path. */
+export interface CacheStore {
+  /** The whole file, or undefined if there is none; rejects if it has more than `limit` bytes. */
+  read(limit: number): Promise<Uint8Array | undefined>;
+  /**
+   * Replaces the file at once by what `change` makes of it, while no other process can do so; undefined leaves it as it is.
+   * `change` gets undefined if there is no file. Rejects if there is one that cannot be read.
+   */
+  update(limit: number, change: (bytes: Uint8Array | undefined) => Uint8Array | undefined): Promise<void>;
+}
+
+/**
+ * A cache that is kept in a file. Several processes may use one file at once: what is saved is merged into what is there by
+ * then. Damaged rows are made anew. A file that is no layer cache at all, or cannot be read, is somebody's mistake in naming it:
+ * it is left as it is.
+ */
+export class LayerCacheFile implements LayerCache {
+  readonly #store: CacheStore;
+  readonly #known: MemoryLayerCache;
+  readonly #new = new Map<string, LayerFacts>();
+  readonly #state: "sound" | "damaged" | "foreign";
+
+  private constructor(store: CacheStore, { facts, problems, isForeign }: CacheRows) {
+    this.#store = store;
+    this.#known = new MemoryLayerCache(facts);
+    this.#state = isForeign ? "foreign" : problems.length > 0 ? "damaged" : "sound";
   }
 
-  /** Text of the cache file. */
-  encode(): string {
-    const rows = [...this.#hashes].map(([diff_id, verity_hash]) => ({ diff_id, verity_hash }));
-    return `${JSON.stringify(rows, null, 2)}\n`;
+  /**
+   * Reads the file. A file that is absent is an empty cache; whatever is wrong with one that is there goes to `warn`, and nothing is an error.
+   * @param warn takes a sentence without the file's name
+   */
+  static async open(store: CacheStore, warn: (problem: string) => void): Promise<LayerCacheFile> {
+    const rows = await store.read(MAX_CACHE_SIZE).then(parseBytes, (error: unknown) => ({
+      ...FOREIGN_ROWS,
+      problems: [`cannot be read: ${messageOf(error)}; it is left as it is, and nothing is kept`],
+    }));
+    for (const problem of rows.problems) warn(problem);
+    return new LayerCacheFile(store, rows);
   }
 
-  /** The cache of a file, or undefined if the text is not such a file. A damaged cache is no harm: layers are read again. */
-  static parse(text: string): MemoryLayerCache | undefined {
-    let rows: readonly JsonValue[] | undefined;
-    try {
-      rows = asArray(parseJson(text, "layer cache", { maxLength: MAX_CACHE_LENGTH, maxDepth: 4 }));
-    } catch (error) {
-      if (error instanceof CoreError) return undefined;
-      throw error;
-    }
-    if (rows === undefined) return undefined;
-    const cache = new MemoryLayerCache();
-    for (const row of rows) {
-      const diffId = asObject(row)?.["diff_id"];
-      const hash = asObject(row)?.["verity_hash"];
-      if (typeof diffId !== "string" || typeof hash !== "string") return undefined;
-      // The AKS tool stores an empty hash where reading a layer failed: not a fact worth keeping.
-      if (/^sha256:[0-9a-f]{64}$/.test(diffId) && /^[0-9a-f]{64}$/.test(hash)) cache.#hashes.set(diffId, hash);
-    }
-    return cache;
+  get(diffId: string): LayerFacts | undefined {
+    return this.#known.get(diffId);
+  }
+
+  put(diffId: string, facts: LayerFacts): void {
+    this.#known.put(diffId, facts);
+    this.#new.set(diffId, mergeFacts(this.#new.get(diffId) ?? NO_FACTS, facts));
+  }
+
+  /** Writes what is new into the file; does nothing if there is nothing, or the file is no layer cache. Rejects if the file cannot be written. */
+  async save(): Promise<void> {
+    if (this.#state === "foreign" || (this.#new.size === 0 && this.#state === "sound")) return;
+    await this.#store.update(MAX_CACHE_SIZE, (bytes) => {
+      const rows = parseBytes(bytes);
+      if (rows.isForeign) return undefined;
+      const facts = new Map(rows.facts);
+      for (const [diffId, more] of this.#new) {
+        const merged = mergeFacts(facts.get(diffId) ?? NO_FACTS, more);
+        // Behind the others: the newest stay longest.
+        facts.delete(diffId);
+        facts.set(diffId, merged);
+      }
+      return encodeUtf8(encodeCacheRows(facts));
+    });
+    this.#new.clear();
+  }
+}
+
+function parseBytes(bytes: Uint8Array | undefined): CacheRows {
+  if (bytes === undefined) return NO_ROWS;
+  try {
+    return parseCacheRows(decodeUtf8(bytes, "layer cache"));
+  } catch (error) {
+    if (!isSealpodError(error)) throw error;
+    return FOREIGN_ROWS;
   }
 }

@@ -1,6 +1,8 @@
 import { parseManifest, podAnnotationOf } from "@sealpod/kube";
 import { describe, expect, it } from "vitest";
-import { type GenpolicyError, type GenpolicyOptions, type GenpolicyPorts, runGenpolicy } from "./index.ts";
+import { readFile } from "node:fs/promises";
+import { encodePrettyJson, type GenpolicyError, type GenpolicyOptions, type GenpolicyPorts, PACKAGE_DIRECTORY, runGenpolicy, slimPolicy } from "./index.ts";
+import type { PrintableJson } from "./pretty-json.ts";
 import { DIFF_IDS, memoryImages, ROOT_HASHES, RULES, SETTINGS } from "./test-support.ts";
 
 const POD = "# mine\napiVersion: v1\nkind: Pod\nmetadata:\n  name: web # name\nspec:\n  containers:\n  - name: app\n    image: app:1\n";
@@ -11,6 +13,8 @@ interface World {
   readonly writes: string[];
   readonly stdout: string[];
   readonly stderr: string[];
+  /** Sources that were opened. */
+  readonly asked: string[];
   readonly ports: GenpolicyPorts;
 }
 
@@ -19,6 +23,7 @@ function world(files: Readonly<Record<string, string>> = {}, stdin = ""): World 
   const writes: string[] = [];
   const stdout: string[] = [];
   const stderr: string[] = [];
+  const asked: string[] = [];
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
   const ports: GenpolicyPorts = {
     readFile: (path) => Promise.resolve(map.has(path) ? bytes(map.get(path) ?? "") : undefined),
@@ -34,19 +39,27 @@ function world(files: Readonly<Record<string, string>> = {}, stdin = ""): World 
     readStdin: () => Promise.resolve(bytes(stdin)),
     writeStdout: (text) => void stdout.push(text),
     writeStderr: (line) => void stderr.push(line),
-    readDefault: (name) => Promise.resolve(bytes(name === "rules.rego" ? RULES : SETTINGS)),
-    openLayout: (directory) =>
-      directory === "images"
-        ? Promise.resolve(memoryImages({ "app:1": {} }))
-        : directory === "empty"
-          ? Promise.resolve(memoryImages({}))
-          : Promise.reject(new Error("no layout")),
-    version: "9.9.9",
+    readOwn: (path) => readFile(new URL(path, PACKAGE_DIRECTORY)),
+    defaultSources: [{ kind: "oci", path: "images" }],
+    openSource(spec) {
+      asked.push(spec.kind === "registry" ? "registry" : `${spec.kind}:${spec.path}`);
+      if (spec.kind === "oci" && spec.path === "gone") return Promise.reject(new Error("no layout"));
+      return Promise.resolve(memoryImages(spec.kind === "oci" && spec.path === "empty" ? {} : { "app:1": {} }));
+    },
+    cacheStore: (path) => ({
+      read: () => Promise.resolve(map.has(path) ? bytes(map.get(path) ?? "") : undefined),
+      update: (_limit, change) => {
+        const changed = change(map.has(path) ? bytes(map.get(path) ?? "") : undefined);
+        if (changed !== undefined) map.set(path, new TextDecoder().decode(changed));
+        return Promise.resolve();
+      },
+    }),
+    threads: 1,
   };
-  return { files: map, writes, stdout, stderr, ports };
+  return { files: map, writes, stdout, stderr, asked, ports };
 }
 
-const BASE: GenpolicyOptions = { ociLayout: ["images"] };
+const BASE: GenpolicyOptions = {};
 
 async function failureOf(options: GenpolicyOptions, { ports }: World): Promise<GenpolicyError> {
   return runGenpolicy(options, ports).then(
@@ -77,32 +90,58 @@ describe("runGenpolicy", () => {
     expect(it.writes, "an unchanged file is not written again").toEqual(["pod.yaml"]);
   });
 
-  // specs/genpolicy.md 1.1: input, flags, what goes to standard output.
-  for (const [yamlFile, rawOut, base64Out, expected] of [
-    [true, false, false, ""],
-    [true, false, true, "base64"],
-    [true, true, false, "raw"],
-    [true, true, true, "raw base64"],
-    [false, false, false, "yaml"],
-    [false, false, true, "base64"],
-    [false, true, false, "raw"],
-    [false, true, true, "raw base64"],
+  // specs/genpolicy.md 1.1 for coco, 1.2 for aks: profile, input, flags, what goes to standard output.
+  for (const [profile, yamlFile, flags, expected] of [
+    ["coco", true, "", ""],
+    ["coco", true, "b", "base64"],
+    ["coco", true, "r", "raw"],
+    ["coco", true, "rb", "raw base64"],
+    ["coco", false, "", "yaml"],
+    ["coco", false, "b", "base64"],
+    ["coco", false, "r", "raw"],
+    ["coco", false, "rb", "raw base64"],
+    ["aks", true, "", ""],
+    ["aks", true, "b", "base64 newline newline"],
+    ["aks", true, "r", "raw"],
+    ["aks", true, "rb", "raw base64 newline newline"],
+    ["aks", false, "", "yaml"],
+    ["aks", false, "b", "base64 newline newline yaml"],
+    ["aks", false, "r", "raw yaml"],
+    ["aks", false, "rb", "raw base64 newline newline yaml"],
   ] as const) {
-    it(`prints ${expected === "" ? "nothing" : expected} for ${yamlFile ? "-y" : "stdin"}${rawOut ? " -r" : ""}${base64Out ? " -b" : ""}`, async () => {
-      const it = world({ "pod.yaml": POD }, POD);
-      const [policy] = await runGenpolicy({ ...BASE, ...(yamlFile ? { yamlFile: "pod.yaml" } : {}), rawOut, base64Out }, it.ports);
-      const texts: Readonly<Record<string, string | undefined>> = { raw: policy?.policy, base64: policy?.annotation };
-      if (expected === "yaml") expect(policyIn(it.stdout.join(""))).toBe(policy?.policy);
-      else
-        expect(it.stdout.join("")).toBe(
-          expected
-            .split(" ")
-            .map((name) => texts[name] ?? "")
-            .join(""),
-        );
+    it(`profile ${profile} prints ${expected === "" ? "nothing" : expected} for ${yamlFile ? "-y" : "stdin"}${flags === "" ? "" : ` -${flags}`}`, async () => {
+      // The second object has no policy.
+      const text = `${POD}---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n`;
+      const it = world({ "pod.yaml": text }, text);
+      const options = { ...BASE, profile, rawOut: flags.includes("r"), base64Out: flags.includes("b"), ...(yamlFile ? { yamlFile: "pod.yaml" } : {}) };
+      const [policy] = await runGenpolicy(options, it.ports);
+      const quiet = world({}, text);
+      await runGenpolicy({ ...BASE, profile }, quiet.ports);
+      const texts: Readonly<Record<string, string>> = {
+        raw: policy?.policy ?? "",
+        base64: policy?.annotation ?? "",
+        newline: "\n",
+        yaml: quiet.stdout.join(""),
+      };
+      expect(texts["yaml"]).toContain(policy?.annotation);
+      const parts = expected === "" ? [] : expected.split(" ");
+      expect(it.stdout.join("")).toBe(parts.map((name) => texts[name]).join(""));
       expect(it.writes).toEqual(yamlFile ? ["pod.yaml"] : []);
     });
   }
+
+  it("makes our own policy small, and leaves it as it is with --full or somebody's rules", async () => {
+    const policyOf = async (options: GenpolicyOptions): Promise<string> =>
+      (await runGenpolicy(options, world({ "my.rego": RULES }, POD).ports))[0]?.policy ?? "";
+    const full = await policyOf({ full: true });
+    expect(full.startsWith(`${RULES}\npolicy_data := {\n  "containers": [`)).toBe(true);
+    expect(await policyOf({ regoRulesPath: "my.rego" })).toBe(full);
+    const data = JSON.parse(full.slice(full.lastIndexOf("\npolicy_data := ") + 16)) as PrintableJson;
+    expect(encodePrettyJson(data)).toBe(full.slice(full.lastIndexOf("\npolicy_data := ") + 16));
+    const small = await policyOf({});
+    expect(small).toBe(slimPolicy(RULES, data));
+    expect(small.length).toBeLessThan(full.length / 2);
+  });
 
   it("takes rules and settings from -i, -p, -j", async () => {
     const rules = "package agent_policy\n# mine\n";
@@ -121,7 +160,8 @@ describe("runGenpolicy", () => {
     expect(await rulesOf({ inputFilesPath: "in" })).toBe(rules);
     expect(await rulesOf({ inputFilesPath: "in", jsonSettingsPath: "other.json" })).toBe(rules);
     expect(await rulesOf({ regoRulesPath: "my.rego", jsonSettingsPath: "my.json" })).toBe(files["my.rego"]);
-    expect(await rulesOf({})).toBe(RULES);
+    expect(await rulesOf({ inputFilesPath: "in", settingsFileName: "other.json" })).toBe(rules);
+    expect(await rulesOf({ full: true })).toBe(RULES);
   });
 
   it("applies the drop-ins of a settings directory in the order of their names", async () => {
@@ -160,32 +200,57 @@ describe("runGenpolicy", () => {
 
   it("keeps a layer cache, and repairs a damaged one", async () => {
     const hash = "ab".repeat(32);
-    const it = world({ "layers.json": JSON.stringify([{ diff_id: DIFF_IDS[0], verity_hash: hash }]) }, POD);
-    const [policy] = await runGenpolicy({ ...BASE, layersCacheFilePath: "layers.json" }, it.ports);
+    // Their settings: only then is a row with nothing but a root hash enough.
+    const { sealpod: _, ...theirs } = JSON.parse(SETTINGS) as { sealpod: unknown; request_defaults: { ExecProcessRequest: object } };
+    theirs.request_defaults.ExecProcessRequest = { commands: [], regex: [] };
+    const settings = { "s.json": JSON.stringify(theirs) };
+    const options = { ...BASE, jsonSettingsPath: "s.json", full: true };
+    const it = world({ ...settings, "layers.json": JSON.stringify([{ diff_id: DIFF_IDS[0], verity_hash: hash }]) }, POD);
+    const [policy] = await runGenpolicy({ ...options, layersCacheFilePath: "layers.json" }, it.ports);
     expect(policy?.policy).toContain(hash);
-    expect(JSON.parse(it.files.get("layers.json") ?? "")).toEqual([
+    expect(JSON.parse(it.files.get("layers.json") ?? "")).toMatchObject([
       { diff_id: DIFF_IDS[0], verity_hash: hash },
       { diff_id: DIFF_IDS[1], verity_hash: ROOT_HASHES[1] },
     ]);
-    for (const damaged of ["not json", "{}", '[{"diff_id": 1}]', "[[]]"]) {
-      const broken = world({ "./layers-cache.json": damaged }, POD);
-      await runGenpolicy({ ...BASE, useCachedFiles: true }, broken.ports);
-      expect(broken.stderr).toEqual(["warning: ./layers-cache.json: not a layer cache, it is built anew"]);
-      expect((JSON.parse(broken.files.get("./layers-cache.json") ?? "") as unknown[]).length).toBe(2);
+    const broken = world({ ...settings, "./layers-cache.json": `[{"diff_id": "${DIFF_IDS[0]}", "verity_ha` }, POD);
+    await runGenpolicy({ ...options, useCachedFiles: true }, broken.ports);
+    expect(broken.stderr).toEqual(["warning: ./layers-cache.json: the layer cache is damaged, it is built anew"]);
+    expect((JSON.parse(broken.files.get("./layers-cache.json") ?? "") as unknown[]).length).toBe(2);
+    // Somebody's mistake in naming the file.
+    for (const other of ["not json", "{}", "[1]"]) {
+      const foreign = world({ ...settings, "other.json": other }, POD);
+      await runGenpolicy({ ...options, layersCacheFilePath: "other.json" }, foreign.ports);
+      expect(foreign.stderr).toEqual(["warning: other.json: not a layer cache: it is left as it is, and nothing is kept"]);
+      expect(foreign.files.get("other.json")).toBe(other);
     }
-    const empty = world({ "c.json": JSON.stringify([{ diff_id: DIFF_IDS[0], verity_hash: "" }]) }, POD);
-    expect((await runGenpolicy({ ...BASE, layersCacheFilePath: "c.json" }, empty.ports))[0]?.policy).toContain(ROOT_HASHES[0]);
+    const empty = world({ ...settings, "c.json": JSON.stringify([{ diff_id: DIFF_IDS[0], verity_hash: "" }]) }, POD);
+    expect((await runGenpolicy({ ...options, layersCacheFilePath: "c.json" }, empty.ports))[0]?.policy).toContain(ROOT_HASHES[0]);
   });
 
-  it("looks for an image in the layouts in order", async () => {
-    expect((await runGenpolicy({ ociLayout: ["empty", "images"] }, world({}, POD).ports)).length).toBe(1);
-    expect((await failureOf({ ociLayout: ["empty"] }, world({}, POD))).message).toBe('stdin:9:12: image "app:1": no image app:1');
+  it("keeps what was read of the layers if the policy fails", async () => {
+    const it = world({}, POD.replace("- name: app\n", "- name: app\n    envFrom: [{configMapRef: {name: gone}}]\n"));
+    await failureOf({ ...BASE, layersCacheFilePath: "c.json" }, it);
+    expect((JSON.parse(it.files.get("c.json") ?? "") as unknown[]).length).toBe(2);
   });
 
-  it("prints its version without reading anything", async () => {
-    const it = world();
-    await runGenpolicy({ printVersion: true, yamlFile: "nothing" }, it.ports);
-    expect(it.stdout).toEqual(["Sealpod policy tool: id: genpolicy, version: 9.9.9\n"]);
+  it.each([
+    [{}, ["oci:images"]],
+    [{ images: ["oci:empty"], ociLayout: ["images"] }, ["oci:empty", "oci:images"]],
+    [{ images: ["oci:empty", "docker-archive:a.tar", "registry"] }, ["oci:empty", "docker-archive:a.tar"]],
+    [{ images: ["registry"] }, ["registry"]],
+    [{ images: ["containerd"] }, ["containerd:/var/run/containerd/containerd.sock"]],
+    [{ containerdSocketPath: true }, ["containerd:/var/run/containerd/containerd.sock"]],
+    [{ containerdSocketPath: "/run/c.sock" }, ["containerd:/run/c.sock"]],
+  ] satisfies readonly (readonly [GenpolicyOptions, readonly string[]])[])("takes images from the sources of %j, in order", async (options, asked) => {
+    const it = world({}, POD);
+    expect((await runGenpolicy(options, it.ports)).length).toBe(1);
+    expect(it.asked).toEqual(asked);
+  });
+
+  it("names every source that does not have an image", async () => {
+    expect((await failureOf({ ociLayout: ["empty"] }, world({}, POD))).message).toBe('stdin:9:12: spec.containers[0].image: image "app:1": no image app:1');
+    const error = await failureOf({ images: ["oci:empty", "oci:empty"] }, world({}, POD));
+    expect(error.message).toBe('stdin:9:12: spec.containers[0].image: image "app:1": oci:empty: no image app:1; oci:empty: no image app:1');
   });
 
   it("warns, and goes on, with -s", async () => {
@@ -201,21 +266,22 @@ describe("runGenpolicy", () => {
     ["missing rules", { ...BASE, regoRulesPath: "gone.rego" }, "ERR_GENPOLICY_FILE", "gone.rego: no such file"],
     ["a missing settings file", { ...BASE, jsonSettingsPath: "gone.json" }, "ERR_GENPOLICY_FILE", "gone.json: no such file"],
     ["an empty -i", { ...BASE, inputFilesPath: "gone" }, "ERR_GENPOLICY_FILE", "gone/genpolicy-settings.json: no such file"],
-    ["-d", { ...BASE, containerdSocketPath: true }, "ERR_GENPOLICY_UNSUPPORTED", "-d: pulling images through containerd is not supported yet"],
-    [
-      "--insecure-registry",
-      { ...BASE, insecureRegistry: ["h"] },
-      "ERR_GENPOLICY_UNSUPPORTED",
-      "--insecure-registry: pulling images from a registry is not supported yet",
-    ],
-    ["no layout", {}, "ERR_GENPOLICY_UNSUPPORTED", 'image "sealpod.internal/pause:1": pulling images from a registry is not supported yet'],
+    ["-d beside --images", { images: ["registry"], containerdSocketPath: true }, "ERR_GENPOLICY_OPTION", "-d and --images both say where images come from"],
+    ["an unknown source", { images: ["ftp:x"] }, "ERR_GENPOLICY_OPTION", '--images "ftp:x" is no source of images'],
+    ["a source without a path", { images: ["oci:"] }, "ERR_GENPOLICY_OPTION", '--images "oci:" is no source of images'],
     [
       "a directory that is no layout",
       { ociLayout: ["gone"] },
       "ERR_GENPOLICY_IMAGE",
-      'cluster_config.pause_container_image: image "sealpod.internal/pause:1": image layout gone: no layout',
+      'stdin:7:3: spec: cluster_config.pause_container_image: image "sealpod.internal/pause:1": oci:gone: no layout\nstdin:9:12: spec.containers[0].image: image "app:1": oci:gone: no layout',
     ],
-    ["--profile coco", { ...BASE, profile: "coco" }, "ERR_GENPOLICY_UNSUPPORTED", "--profile coco is not supported yet"],
+    [
+      "initdata for a profile without it",
+      { ...BASE, initdataPath: "x.toml" },
+      "ERR_GENPOLICY_OPTION",
+      "--initdata-path: profile aks delivers the policy without initdata",
+    ],
+    ["a missing initdata template", { ...BASE, profile: "coco", initdataPath: "x.toml" }, "ERR_GENPOLICY_FILE", "x.toml: no such file"],
     ["another profile", { ...BASE, profile: "x" }, "ERR_GENPOLICY_OPTION", '--profile "x": no such profile'],
   ] as const) {
     it(`refuses ${name}, says what to do, and writes nothing`, async () => {
@@ -226,6 +292,13 @@ describe("runGenpolicy", () => {
       expect([it.writes, it.stdout]).toEqual([[], []]);
     });
   }
+
+  it("lists every image that is missing", async () => {
+    const it = world({ "two.yaml": `${POD}---\n${POD.replace("app:1", "gone:1")}  - {name: b, image: lost:1}\n` });
+    expect((await failureOf({ yamlFile: "two.yaml" }, it)).message).toBe(
+      'two.yaml:19:12: spec.containers[0].image: image "gone:1": no image gone:1\ntwo.yaml:20:22: spec.containers[1].image: image "lost:1": no image lost:1',
+    );
+  });
 
   it("writes nothing if one workload of several fails", async () => {
     const it = world({ "two.yaml": `${POD}---\n${POD.replace("app:1", "gone:1")}` });

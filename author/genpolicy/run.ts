@@ -4,11 +4,19 @@ import { DEFAULT_MANIFEST_LIMITS, formatProblem, type SourceFile } from "@sealpo
 import type { ImageSource } from "@sealpod/oci";
 import { applyDropIn } from "./drop-ins.ts";
 import { GenpolicyError } from "./errors.ts";
-import { type GeneratedPolicy, generatePolicy } from "./generate.ts";
-import { MemoryLayerCache } from "./layer-cache.ts";
+import { type GeneratedPolicy, type GenerateResult, generatePolicy } from "./generate.ts";
+import { firstOfSources, parseSource, sourceName, type SourceSpec } from "./image-sources.ts";
+import { ImageMeasurer } from "./images.ts";
+import { DEFAULT_INITDATA, type InitdataTemplate, parseInitdataTemplate } from "./initdata.ts";
+import { type CacheStore, LayerCacheFile, MemoryLayerCache } from "./layer-cache.ts";
+import { LayerPool } from "./layers/pool.ts";
+import type { LayerProgress } from "./layers/progress.ts";
+import { behaviourOf, type Profile, profileOf } from "./profile.ts";
+import { joinRules, RULE_FILES } from "./rules/join.ts";
 import { parseSettingsJson, readSettings, type Settings } from "./settings.ts";
+import { slimPolicy } from "./slim/index.ts";
 
-/** The flags of the known tool by their long names (specs/genpolicy.md 1.1, 1.2), and `ociLayout`. */
+/** The flags of the known tool by their long names (specs/genpolicy.md 1.1, 1.2), and our own. */
 export interface GenpolicyOptions {
   /** `-y`: YAML, rewritten in place; without it, stdin to stdout. */
   readonly yamlFile?: string;
@@ -19,6 +27,8 @@ export interface GenpolicyOptions {
   readonly regoRulesPath?: string;
   /** `-j`: settings file, or a directory with `genpolicy-settings.json` and `genpolicy-settings.d/`; a name below `-i` if that is given. */
   readonly jsonSettingsPath?: string;
+  /** The same, as the tool of 2023 calls it. */
+  readonly settingsFileName?: string;
   /** `-i`: directory with `rules.rego` and the settings. */
   readonly inputFilesPath?: string;
   /** `-u`: use `./layers-cache.json`. */
@@ -30,16 +40,23 @@ export interface GenpolicyOptions {
   readonly base64Out?: boolean;
   /** `-s`: warn about unknown fields. */
   readonly silentUnsupportedFields?: boolean;
-  /** `-d`: pull through containerd; not supported. */
+  /** `-d`: pull through containerd, by this socket; true for the usual one. */
   readonly containerdSocketPath?: string | boolean;
-  /** Registries spoken to over HTTP; not supported. */
-  readonly insecureRegistry?: readonly string[];
   readonly runtimeClassNames?: readonly string[];
+  /** TOML that the policy is put into. */
+  readonly initdataPath?: string;
+  /** `aks` or `coco`; default `aks`. */
   readonly profile?: string;
-  /** OCI image layouts that images are taken from, in this order. */
+  /** Sources of images as {@link parseSource} takes them, in the order in which they are asked. */
+  readonly images?: readonly string[];
+  /** Layouts: the same as `oci:DIR` behind {@link images}. */
   readonly ociLayout?: readonly string[];
-  /** `-v` */
-  readonly printVersion?: boolean;
+  /** File system of the layers; default: as the settings say. */
+  readonly layerFormat?: "tarfs" | "erofs";
+  /** Our own rules in full, with comments, and all of the data. */
+  readonly full?: boolean;
+  /** List ephemeral containers too. */
+  readonly ephemeralContainers?: boolean;
 }
 
 /** The world of {@link runGenpolicy}. Paths are passed on as the options give them. */
@@ -54,129 +71,188 @@ export interface GenpolicyPorts {
   writeStdout(text: string): void;
   /** A line for the user, without line break: warnings. */
   writeStderr(line: string): void;
-  /** A file that comes with this package (`data/`). */
-  readDefault(name: "rules.rego" | "genpolicy-settings.json"): Promise<Uint8Array>;
-  openLayout(directory: string): Promise<ImageSource>;
+  /** A file that comes with this package, by its path below {@link PACKAGE_DIRECTORY}. */
+  readOwn(path: string): Promise<Uint8Array>;
+  /** Where images come from if the options do not say. */
+  readonly defaultSources: readonly SourceSpec[];
+  openSource(spec: SourceSpec): Promise<ImageSource>;
+  /** The layer cache in a file. */
+  cacheStore(path: string): CacheStore;
+  /** Layers to read at a time. */
+  readonly threads: number;
+  /** Shows what happens to layers. */
+  readonly progress?: LayerProgress;
   /** Steps that take time, at level info. */
   readonly logger?: Logger;
-  /** For `-v`. */
-  readonly version: string;
 }
 
-/** Where the files of {@link GenpolicyPorts.readDefault} are in the source tree. */
-export const DATA_DIRECTORY: URL = new URL("data/", import.meta.url);
+/** Where the files of {@link GenpolicyPorts.readOwn} are in the source tree. */
+export const PACKAGE_DIRECTORY: URL = new URL("./", import.meta.url);
 
 /** Rules and settings are written by hand: 4 MiB is a hundred times the largest known. */
 const MAX_INPUT_FILE = 4 * 1024 * 1024;
-const MAX_CACHE_FILE = 16 * 1024 * 1024;
 const DEFAULT_CACHE_FILE = "./layers-cache.json";
 
 /**
  * Runs the tool: reads the files that the options name, makes the policies, writes the YAML back or to stdout.
  *
- * Standard output as the known tool has it: with `-y` nothing but what `-r` and `-b` ask for; from stdin the annotated YAML,
- * unless `-r` or `-b` is given. `-r` and `-b` print per workload, raw before base64, without a separator.
+ * What goes to standard output is what the known tool of the profile's generation prints there (specs/genpolicy.md 1.1, 1.2):
+ * with `-y` nothing but what `-r` and `-b` ask for; from stdin the annotated YAML, for coco only without `-r` and `-b`.
+ * `-r` and `-b` print per object, raw before base64, without a separator; for aks base64 ends with a line break.
  * @throws {GenpolicyError} all of its codes
  * @throws {KubeError} for the YAML
  */
 export async function runGenpolicy(options: GenpolicyOptions, ports: GenpolicyPorts): Promise<readonly GeneratedPolicy[]> {
-  if (options.printVersion === true) {
-    ports.writeStdout(`Sealpod policy tool: id: genpolicy, version: ${ports.version}\n`);
-    return [];
-  }
-  refuseUnsupported(options);
-  const settings = await loadSettings(options, ports);
+  const profile = profileOf(options.profile ?? "aks");
+  const settings = await loadSettings(options, profile, ports);
   const rules = await loadRules(options, ports);
+  const initdata = await loadInitdata(options, profile, ports);
   const manifest = await loadManifest(options, ports);
   const configFiles: SourceFile[] = [];
   for (const path of [...(options.configFile ?? []), ...(options.configMapFile ?? [])]) configFiles.push(await loadYaml(path, ports));
   const cachePath = options.layersCacheFilePath ?? (options.useCachedFiles === true ? DEFAULT_CACHE_FILE : undefined);
-  const layerCache = cachePath === undefined ? new MemoryLayerCache() : await loadCache(cachePath, ports);
-  const logger = ports.logger ?? silentLogger;
+  const cache = cachePath === undefined ? undefined : await LayerCacheFile.open(ports.cacheStore(cachePath), warner(cachePath, ports));
 
-  const result = await generatePolicy({
-    manifest,
-    configFiles,
-    settings,
-    rules,
-    images: layoutImages(options.ociLayout ?? [], ports),
-    layerCache,
-    silent: options.silentUnsupportedFields === true,
-    runtimeClassNames: options.runtimeClassNames ?? [],
-    progress: (message) => logger.log("info", message),
+  await using pool = new LayerPool({ threads: ports.threads });
+  const measurer = new ImageMeasurer({
+    source: imagesOf(options, ports),
+    cache: cache ?? new MemoryLayerCache(),
+    reader: pool,
+    format: settings.layerFormat,
+    users: behaviourOf(profile, settings).userRules,
+    ...(ports.progress === undefined ? {} : { progress: ports.progress }),
   });
+  let result: GenerateResult;
+  try {
+    result = await generatePolicy({
+      manifest,
+      configFiles,
+      profile,
+      settings,
+      rules: rules.text,
+      // Somebody's own rules are theirs to the byte; our own are made small.
+      ...(rules.isOurs && options.full !== true ? { shrink: slimPolicy } : {}),
+      measurer,
+      initdata,
+      silent: options.silentUnsupportedFields === true,
+      includeEphemeralContainers: options.ephemeralContainers === true,
+      runtimeClassNames: options.runtimeClassNames ?? [],
+    });
+  } finally {
+    // What was read of the layers is kept, whatever happened to the rest.
+    if (cache !== undefined && cachePath !== undefined) await saveCache(cache, cachePath, ports);
+  }
   for (const warning of result.warnings) ports.writeStderr(`warning: ${formatProblem(warning)}`);
-
-  if (options.yamlFile === undefined) {
-    if (options.rawOut !== true && options.base64Out !== true) ports.writeStdout(result.yaml);
-  } else if (result.yaml !== manifest.text) await orFail(options.yamlFile, "write", () => ports.writeFile(options.yamlFile ?? "", encodeUtf8(result.yaml)));
-  for (const { policy, annotation } of result.policies) {
-    if (options.rawOut === true) ports.writeStdout(policy);
-    if (options.base64Out === true) ports.writeStdout(annotation);
-  }
-  // A cache that cannot be written costs time, not truth.
-  if (cachePath !== undefined && layerCache.changed) {
-    try {
-      await ports.writeFile(cachePath, encodeUtf8(layerCache.encode()));
-    } catch (error) {
-      ports.writeStderr(`warning: ${cachePath}: the layer cache was not written: ${messageOf(error)}`);
-    }
-  }
+  await writeResult(result, manifest, profile, options, ports);
   return result.policies;
 }
 
-function refuseUnsupported(options: GenpolicyOptions): void {
-  const refuse = (flag: string, what: string): never => {
-    throw new GenpolicyError("ERR_GENPOLICY_UNSUPPORTED", `${flag}: ${what} is not supported yet`, {
-      details: { flag },
-      hint: "Put the images into an OCI image layout (for example with `skopeo copy docker://IMAGE oci:DIR`) and pass --oci-layout DIR.",
-    });
-  };
-  if (options.containerdSocketPath !== undefined && options.containerdSocketPath !== false) refuse("-d", "pulling images through containerd");
-  if ((options.insecureRegistry ?? []).length > 0) refuse("--insecure-registry", "pulling images from a registry");
-  if (options.profile !== undefined && options.profile !== "aks") {
-    const known = options.profile === "coco";
-    throw new GenpolicyError(
-      known ? "ERR_GENPOLICY_UNSUPPORTED" : "ERR_GENPOLICY_OPTION",
-      known ? "--profile coco is not supported yet" : `--profile ${JSON.stringify(options.profile)}: no such profile`,
-      { hint: "Use --profile aks." },
-    );
+async function writeResult(
+  { yaml, policies, objects }: GenerateResult,
+  manifest: SourceFile,
+  profile: Profile,
+  options: GenpolicyOptions,
+  ports: GenpolicyPorts,
+): Promise<void> {
+  const { yamlFile, rawOut, base64Out } = options;
+  if (yamlFile !== undefined && yaml !== manifest.text) await orFail(yamlFile, "write", async () => ports.writeFile(yamlFile, encodeUtf8(yaml)));
+  const byObject = new Map(policies.map((policy) => [policy.object, policy]));
+  for (const object of objects) {
+    const policy = byObject.get(object);
+    if (policy !== undefined && rawOut === true) ports.writeStdout(policy.policy);
+    if (base64Out !== true) continue;
+    if (profile.output.base64Line) ports.writeStdout(`${policy?.annotation ?? ""}\n`);
+    else if (policy !== undefined) ports.writeStdout(policy.annotation);
+  }
+  const isPrinted = rawOut === true || base64Out === true;
+  if (yamlFile === undefined && (!isPrinted || profile.output.yamlBesidePrint)) ports.writeStdout(yaml);
+}
+
+function imagesOf({ images, ociLayout, containerdSocketPath }: GenpolicyOptions, ports: GenpolicyPorts): ImageSource {
+  const logger = ports.logger ?? silentLogger;
+  const isContainerd = containerdSocketPath !== undefined && containerdSocketPath !== false;
+  const named = [...(images ?? []).map((text) => parseSource(text)), ...(ociLayout ?? []).map((path): SourceSpec => ({ kind: "oci", path }))];
+  if (isContainerd && named.length > 0) {
+    throw new GenpolicyError("ERR_GENPOLICY_OPTION", "-d and --images both say where images come from", { hint: "Leave one of them out." });
+  }
+  const ofContainerd = (): SourceSpec => parseSource(containerdSocketPath === true ? "containerd" : `containerd:${containerdSocketPath}`);
+  const specs = isContainerd ? [ofContainerd()] : named.length > 0 ? named : ports.defaultSources;
+  return firstOfSources(
+    specs.map((spec) => ({ spec, open: async () => ports.openSource(spec) })),
+    (reference, spec) => logger.log("info", `image ${reference} is taken from ${sourceName(spec)}`),
+  );
+}
+
+async function saveCache(cache: LayerCacheFile, path: string, ports: GenpolicyPorts): Promise<void> {
+  try {
+    await cache.save();
+  } catch (error) {
+    // A cache that cannot be written costs time, not truth.
+    ports.writeStderr(`warning: ${path}: the layer cache was not written: ${messageOf(error)}`);
   }
 }
 
-async function loadSettings(options: GenpolicyOptions, ports: GenpolicyPorts): Promise<Settings> {
-  const { inputFilesPath: directory, jsonSettingsPath: given } = options;
+function warner(path: string, ports: GenpolicyPorts): (problem: string) => void {
+  return (problem) => ports.writeStderr(`warning: ${path}: ${problem}`);
+}
+
+async function loadSettings(options: GenpolicyOptions, profile: Profile, ports: GenpolicyPorts): Promise<Settings> {
+  const { json, path } = await loadSettingsJson(options, profile, ports);
+  const settings = readSettings(json, path, profile);
+  const { layerFormat } = options;
+  return layerFormat === undefined ? settings : { ...settings, layerFormat };
+}
+
+async function loadSettingsJson(
+  options: GenpolicyOptions,
+  profile: Profile,
+  ports: GenpolicyPorts,
+): Promise<{ readonly json: JsonValue; readonly path: string }> {
+  const directory = options.inputFilesPath;
+  const given = options.jsonSettingsPath ?? options.settingsFileName;
   if (directory === undefined && given === undefined) {
-    const name = "genpolicy-settings.json";
-    return readSettings(parseSettingsJson(decodeUtf8(await ports.readDefault(name), name), name), name);
+    const name = profile.ownSettings;
+    return { json: parseSettingsJson(decodeUtf8(await ports.readOwn(`data/${name}`), name), name), path: name };
   }
   const path = directory === undefined ? (given ?? "") : posix.join(directory, given ?? "genpolicy-settings.json");
-  const names = await orFail(path, "read", () => ports.listDirectory(path));
-  if (names === undefined) return readSettings(await loadJson(path, ports), path);
-  const base = posix.join(path, "genpolicy-settings.json");
-  let json = await loadJson(base, ports);
+  const names = await orFail(path, "read", async () => ports.listDirectory(path));
+  if (names === undefined) return { json: await loadJson(path, ports), path };
+  let json = await loadJson(posix.join(path, "genpolicy-settings.json"), ports);
   const dropInDirectory = posix.join(path, "genpolicy-settings.d");
-  const dropIns = (await orFail(dropInDirectory, "read", () => ports.listDirectory(dropInDirectory))) ?? [];
+  const dropIns = (await orFail(dropInDirectory, "read", async () => ports.listDirectory(dropInDirectory))) ?? [];
   for (const name of dropIns.filter((item) => item.endsWith(".json")).sort()) {
     const dropIn = posix.join(dropInDirectory, name);
     json = applyDropIn(json, await loadJson(dropIn, ports), dropIn);
   }
-  return readSettings(json, path);
+  return { json, path };
 }
 
 async function loadJson(path: string, ports: GenpolicyPorts): Promise<JsonValue> {
   return parseSettingsJson(await loadText(path, ports, MAX_INPUT_FILE, "Pass the settings with -j, or leave -j and -i out to use those of sealpod."), path);
 }
 
-async function loadRules(options: GenpolicyOptions, ports: GenpolicyPorts): Promise<string> {
+async function loadRules(options: GenpolicyOptions, ports: GenpolicyPorts): Promise<{ readonly text: string; readonly isOurs: boolean }> {
   const path = options.regoRulesPath ?? (options.inputFilesPath === undefined ? undefined : posix.join(options.inputFilesPath, "rules.rego"));
-  if (path === undefined) return decodeUtf8(await ports.readDefault("rules.rego"), "rules.rego");
-  return loadText(path, ports, MAX_INPUT_FILE, "Pass the rules with -p, or leave -p and -i out to use those of sealpod.");
+  if (path !== undefined) {
+    return { text: await loadText(path, ports, MAX_INPUT_FILE, "Pass the rules with -p, or leave -p and -i out to use those of sealpod."), isOurs: false };
+  }
+  const files = await Promise.all(RULE_FILES.map(async (name) => ({ name, text: decodeUtf8(await ports.readOwn(`rules/${name}`), name) })));
+  return { text: joinRules(files), isOurs: true };
+}
+
+async function loadInitdata({ initdataPath }: GenpolicyOptions, profile: Profile, ports: GenpolicyPorts): Promise<InitdataTemplate> {
+  if (initdataPath === undefined) return DEFAULT_INITDATA;
+  if (!profile.usesInitdata) {
+    throw new GenpolicyError("ERR_GENPOLICY_OPTION", `--initdata-path: profile ${profile.name} delivers the policy without initdata`, {
+      hint: "Pass --profile coco, or leave --initdata-path out.",
+    });
+  }
+  return parseInitdataTemplate(await loadText(initdataPath, ports, MAX_INPUT_FILE, "Check the path of the initdata template."), initdataPath);
 }
 
 async function loadManifest(options: GenpolicyOptions, ports: GenpolicyPorts): Promise<SourceFile> {
   if (options.yamlFile !== undefined) return loadYaml(options.yamlFile, ports);
-  const bytes = await orFail("stdin", "read", () => ports.readStdin(DEFAULT_MANIFEST_LIMITS.maxLength));
+  const bytes = await orFail("stdin", "read", async () => ports.readStdin(DEFAULT_MANIFEST_LIMITS.maxLength));
   return { name: "stdin", text: textOf(bytes, "stdin") };
 }
 
@@ -188,7 +264,7 @@ async function loadYaml(path: string, ports: GenpolicyPorts): Promise<SourceFile
 }
 
 async function loadText(path: string, ports: GenpolicyPorts, limit: number, hint: string): Promise<string> {
-  const bytes = await orFail(path, "read", () => ports.readFile(path, limit));
+  const bytes = await orFail(path, "read", async () => ports.readFile(path, limit));
   if (bytes === undefined) throw new GenpolicyError("ERR_GENPOLICY_FILE", `${path}: no such file`, { details: { path }, hint });
   return textOf(bytes, path);
 }
@@ -199,60 +275,6 @@ function textOf(bytes: Uint8Array, path: string): string {
   } catch (error) {
     if (!isSealpodError(error)) throw error;
     throw new GenpolicyError("ERR_GENPOLICY_FILE", error.message, { cause: error, details: { path }, hint: "Save the file as UTF-8." });
-  }
-}
-
-async function loadCache(path: string, ports: GenpolicyPorts): Promise<MemoryLayerCache> {
-  const bytes = await orFail(path, "read", () => ports.readFile(path, MAX_CACHE_FILE));
-  if (bytes === undefined) return new MemoryLayerCache();
-  const cache = MemoryLayerCache.parse(textOf(bytes, path));
-  if (cache === undefined) ports.writeStderr(`warning: ${path}: not a layer cache, it is built anew`);
-  return cache ?? new MemoryLayerCache();
-}
-
-/** Images of several layouts; a layout is opened when the first image is asked for. */
-function layoutImages(directories: readonly string[], ports: GenpolicyPorts): ImageSource {
-  let opened: Promise<readonly ImageSource[]> | undefined;
-  const owners = new Map<string, ImageSource>();
-  return {
-    async resolve(reference) {
-      if (directories.length === 0) {
-        throw new GenpolicyError("ERR_GENPOLICY_UNSUPPORTED", `image ${JSON.stringify(reference)}: pulling images from a registry is not supported yet`, {
-          hint: "Put the images into an OCI image layout (for example with `skopeo copy docker://IMAGE oci:DIR`) and pass --oci-layout DIR.",
-        });
-      }
-      opened ??= Promise.all(directories.map((directory) => openOrFail(directory, ports)));
-      const sources = await opened;
-      let missing: unknown;
-      for (const source of sources) {
-        try {
-          const image = await source.resolve(reference);
-          for (const layer of image.layers) owners.set(layer.digest, source);
-          return image;
-        } catch (error) {
-          if (!isSealpodError(error) || error.code !== "ERR_OCI_NOT_FOUND") throw error;
-          missing ??= error;
-        }
-      }
-      throw missing;
-    },
-    layerTar(layer) {
-      const owner = owners.get(layer.digest);
-      if (owner === undefined) throw new RangeError(`layer ${layer.digest} of an image that was not resolved`);
-      return owner.layerTar(layer);
-    },
-  };
-}
-
-async function openOrFail(directory: string, ports: GenpolicyPorts): Promise<ImageSource> {
-  try {
-    return await ports.openLayout(directory);
-  } catch (error) {
-    throw new GenpolicyError("ERR_GENPOLICY_IMAGE", `image layout ${directory}: ${messageOf(error)}`, {
-      cause: error,
-      details: { directory },
-      hint: "Pass the directory of an OCI image layout with --oci-layout DIR.",
-    });
   }
 }
 

@@ -1,19 +1,29 @@
 import { readFileSync } from "node:fs";
 import type { JsonObject, JsonValue } from "@sealpod/core";
-import { type Image, type ImageConfig, type ImageSource, type Layer, OciError } from "@sealpod/oci";
+import { formatPosition } from "@sealpod/kube";
+import { chainIds, type Image, type ImageConfig, type ImageSource, type Layer, layerId, OciError } from "@sealpod/oci";
 import { compile, type Policy } from "@sealpod/rego";
-import { DATA_DIRECTORY, generatePolicy, type GeneratedPolicy, type GenerateInput, type PolicyContainer, type PolicyData } from "./index.ts";
+import { GenpolicyError } from "./errors.ts";
+import { generatePolicy, type GeneratedPolicy, type GenerateInput } from "./generate.ts";
+import type { ImageMeasurer, LayerFormat, MeasuredImage } from "./images.ts";
+import type { PolicyContainer, PolicyData } from "./policy-data.ts";
+import { AKS_PROFILE, type Profile } from "./profile.ts";
+import { joinRules, RULE_FILES } from "./rules/join.ts";
+import { parseSettings } from "./settings.ts";
 
 /** Helpers of this package's tests: images in memory, and requests as an honest host makes them. */
 
-export const RULES: string = readFileSync(new URL("rules.rego", DATA_DIRECTORY), "utf8");
-export const SETTINGS: string = readFileSync(new URL("genpolicy-settings.json", DATA_DIRECTORY), "utf8");
+const textOf = (path: string): string => readFileSync(new URL(path, import.meta.url), "utf8");
+export const RULES: string = joinRules(RULE_FILES.map((name) => ({ name, text: textOf(`rules/${name}`) })));
+export const SETTINGS: string = textOf("data/genpolicy-settings.json");
+export const COCO_SETTINGS: string = textOf("data/genpolicy-settings-coco.json");
 
 /** The smallest tar that GNU tar writes, and the one of Docker's empty layer: both occur in real AKS policies (specs/genpolicy.md 5.7). */
 const TARS: Readonly<Record<string, number>> = {
   "sha256:84ff92691f909a05b224e1c56abb4864f01b4f8e3c854e4bb4c7baf1d3f6d652": 10240,
   "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef": 1024,
 };
+const MANIFEST_DIGEST = `sha256:${"d1".repeat(32)}`;
 export const DIFF_IDS: readonly string[] = Object.keys(TARS);
 export const ROOT_HASHES: readonly string[] = [
   "8568c70c0ccfe0051092e818da769111a59882cd19dd799d3bca5ffa82791080",
@@ -46,9 +56,17 @@ export function memoryImages(images: Readonly<Record<string, Partial<ImageConfig
       const found = all[reference];
       if (found === undefined) return Promise.reject(new OciError("ERR_OCI_NOT_FOUND", `no image ${reference}`));
       const config = { ...PLAIN_CONFIG, ...found };
-      const layers = config.diffIds.map((diffId): Layer => ({ digest: diffId, size: 0, mediaType: "application/vnd.oci.image.layer.v1.tar", diffId }));
-      const image: Image = { reference, manifestDigest: "sha256:0", configDigest: "sha256:0", config, layers };
+      const layers = config.diffIds.map((diffId): Layer => ({
+        digest: diffId,
+        size: TARS[diffId] ?? 0,
+        mediaType: "application/vnd.oci.image.layer.v1.tar",
+        diffId,
+      }));
+      const image: Image = { reference, manifestDigest: MANIFEST_DIGEST, configDigest: MANIFEST_DIGEST, config, layers };
       return Promise.resolve(image);
+    },
+    layerBlob(layer) {
+      return this.layerTar(layer);
     },
     async *layerTar(layer) {
       reads.push(layer.diffId);
@@ -58,14 +76,55 @@ export function memoryImages(images: Readonly<Record<string, Partial<ImageConfig
   };
 }
 
+/** Files of an image that name users. */
+export type UserFiles = Partial<Pick<MeasuredImage, "passwd" | "group" | "linkedUserFiles">>;
+
+/** A measurer of images in memory. Root hashes are looked up, so that nothing is hashed. */
+export function memoryMeasurer(
+  images: Readonly<Record<string, Partial<ImageConfig> & UserFiles>>,
+  format: LayerFormat = "tarfs",
+): Pick<ImageMeasurer, "measure"> {
+  const source = memoryImages(images);
+  return {
+    async measure(reference, position) {
+      const image = await source.resolve(reference).catch((cause: unknown) => {
+        const where = position === undefined ? "cluster_config.pause_container_image" : formatPosition(position);
+        const message = `${where}: image ${JSON.stringify(reference)}: no image ${reference}`;
+        throw new GenpolicyError("ERR_GENPOLICY_IMAGE", message, { cause, details: { image: reference } });
+      });
+      const { passwd = "", group = "", linkedUserFiles = [] } = images[reference] ?? {};
+      const { manifestDigest, config } = image;
+      const ids = chainIds(image.layers.map(({ diffId }) => diffId)).map((chainId) => layerId(chainId));
+      const layers = ids.map((id, index) => ({ id, rootHash: ROOT_HASHES[DIFF_IDS.indexOf(config.diffIds[index] ?? "")] ?? "" })).reverse();
+      return { reference, manifestDigest, config, layers: format === "none" ? [] : layers, passwd, group, linkedUserFiles };
+    },
+  };
+}
+
+/** What {@link policiesOf} can do otherwise than our own aks settings and rules say. */
+export type PolicyOptions = Partial<Omit<GenerateInput, "manifest">>;
+
 /** Policies of a YAML text with our own rules and settings, unless `more` says otherwise. */
 export async function policiesOf(
   text: string,
-  images: Readonly<Record<string, Partial<ImageConfig>>> = { "app:1": {} },
-  more: Partial<GenerateInput> = {},
+  images: Readonly<Record<string, Partial<ImageConfig> & UserFiles>> = { "app:1": {} },
+  more: PolicyOptions = {},
 ): Promise<readonly GeneratedPolicy[]> {
-  const { policies } = await generatePolicy({ manifest: { name: "app.yaml", text }, settings: SETTINGS, rules: RULES, images: memoryImages(images), ...more });
-  return policies;
+  return (await generated(text, images, more)).policies;
+}
+
+/** As {@link policiesOf}, with the YAML and the warnings. */
+export function generated(
+  text: string,
+  images: Readonly<Record<string, Partial<ImageConfig> & UserFiles>> = { "app:1": {} },
+  more: PolicyOptions = {},
+): ReturnType<typeof generatePolicy> {
+  const profile: Profile = more.profile ?? AKS_PROFILE;
+  const own = profile.name === "aks" ? SETTINGS : COCO_SETTINGS;
+  const given = more.settings ?? own;
+  const settings = typeof given === "string" ? parseSettings(given, "genpolicy-settings.json", profile) : given;
+  const measurer = memoryMeasurer(images, settings.layerFormat);
+  return generatePolicy({ manifest: { name: "app.yaml", text }, rules: RULES, measurer, ...more, settings });
 }
 
 /** The data behind `policy_data := `. */
@@ -110,47 +169,69 @@ export class Guest {
 export const SANDBOX_ID: string = "5a".repeat(32);
 export const CONTAINER_ID: string = "c0".repeat(32);
 
-const LIVE_VALUES: Readonly<Record<string, string>> = {
-  "$(host-name)": "web-0",
-  "$(node-name)": "node-7.example",
-  "$(pod-uid)": "01234567-89ab-cdef-0123-456789abcdef",
-  "$(pod-ip)": "10.1.2.3",
-  "$(host-ip)": "10.0.0.1",
-  "$(resource-field)": "536870912",
-  "$(todo-annotation)": "anything",
-  "$(sandbox-name)": "web",
-  "$(sandbox-namespace)": "default",
-};
+const LIVE_VALUES: ReadonlyMap<string, string> = new Map([
+  ["node-name", "node-7.example"],
+  ["pod-uid", "01234567-89ab-cdef-0123-456789abcdef"],
+  ["pod-ip", "10.1.2.3"],
+  ["pod-ips", "10.1.2.3,fd00::3"],
+  ["host-ip", "10.0.0.1"],
+  ["host-ips", "10.0.0.1"],
+  ["resource-field", "536870912"],
+  ["todo-annotation", "anything"],
+  ["job-index", "0"],
+  ["label", "6d4cf56db6"],
+]);
 
-function live(text: string): string {
-  return Object.entries(LIVE_VALUES).reduce((value, [placeholder, found]) => value.replaceAll(placeholder, found), text.replaceAll("$$", "$"));
+/** What a request needs to know that is not in a policy. */
+export interface LiveOptions {
+  /** The pod's name. */
+  readonly name?: string;
+  /** Values of variables that the policy has as hashes. */
+  readonly secrets?: Readonly<Record<string, string>>;
+}
+
+function live(text: string, { name = "web", secrets = {} }: LiveOptions, namespace: string): string {
+  return text.replaceAll(/\$\$|\$\(([^)]*)\)/g, (found: string, placeholder?: string) => {
+    if (placeholder === undefined) return "$";
+    if (placeholder.startsWith("sha256:")) return secrets[text.slice(0, text.indexOf("="))] ?? found;
+    if (placeholder === "sandbox-name" || placeholder === "host-name") return name;
+    if (placeholder === "sandbox-namespace") return namespace;
+    return LIVE_VALUES.get(placeholder) ?? found;
+  });
 }
 
 /** The CreateContainer request that an honest host makes for a policy container, unwrapped. */
-export function requestOf(data: PolicyData, index: number): JsonObject {
+export function requestOf(data: PolicyData, index: number, options: LiveOptions = {}): JsonObject {
   const container = data.containers[index];
   if (container === undefined) throw new Error(`no container ${index}`);
   const annotations = container.OCI.Annotations as unknown as Readonly<Record<string, string>>;
+  const name = options.name ?? "web";
+  const namespace = annotations["io.kubernetes.cri.sandbox-namespace"] || "default";
   const pause = annotations["io.kubernetes.cri.container-type"] === "sandbox";
   const id = pause ? SANDBOX_ID : CONTAINER_ID.slice(0, 62) + index.toString(16).padStart(2, "0");
   const caps = (list: readonly string[]): readonly string[] =>
-    list.flatMap((name) => (name === "$(default_caps)" ? data.common.default_caps : name === "$(privileged_caps)" ? data.common.privileged_caps : name));
+    list.flatMap((cap) => (cap === "$(default_caps)" ? data.common.default_caps : cap === "$(privileged_caps)" ? data.common.privileged_caps : cap));
   const process = container.OCI.Process;
   const path = (pattern: string): string => livePath(pattern, data, id);
+  const storages = liveStorages(container, data, id);
+  // Volumes on disks of their own are mounted from where their storages are.
+  const disks = storages
+    .filter((_, at) => container.storages[at]?.mount_point.includes("$(b64_device_id)") === true)
+    .map(({ mount_point }) => mount_point ?? "");
   const input = {
     container_id: id,
     exec_id: id,
     string_user: null,
-    devices: [],
-    storages: liveStorages(container, data, id),
+    devices: (container.devices ?? []).filter(({ type_ }) => type_ === ""),
+    storages,
     OCI: {
       Version: container.OCI.Version,
       Process: {
         Terminal: process.Terminal,
         ConsoleSize: null,
-        User: { UID: process.User.UID, GID: process.User.GID, AdditionalGids: [], Username: "" },
-        Args: (process.Args ?? []).map((arg) => live(arg)),
-        Env: (process.Env ?? []).map((variable) => live(variable)),
+        User: { UID: process.User.UID, GID: process.User.GID, AdditionalGids: process.User.AdditionalGids, Username: "" },
+        Args: (process.Args ?? []).map((arg) => live(arg, options, namespace)),
+        Env: (process.Env ?? []).map((variable) => live(variable, options, namespace)),
         Cwd: process.Cwd ?? "",
         Capabilities: {
           Bounding: caps(process.Capabilities.Bounding),
@@ -167,20 +248,25 @@ export function requestOf(data: PolicyData, index: number): JsonObject {
       },
       Root: { Path: path(container.OCI.Root.Path), Readonly: container.OCI.Root.Readonly },
       Hostname: "",
-      Mounts: container.OCI.Mounts.map(({ destination, source, type_, options }) => ({ destination, source: path(source), type_, options })),
+      Mounts: container.OCI.Mounts.map(({ destination, source, type_, options }) => ({
+        destination,
+        source: source === "" ? disks.shift() : path(source),
+        type_,
+        options,
+      })),
       Hooks: null,
       Annotations: {
         "io.katacontainers.pkg.oci.bundle_path": `/run/containerd/io.containerd.runtime.v2.task/k8s.io/${id}`,
         "io.katacontainers.pkg.oci.container_type": pause ? "pod_sandbox" : "pod_container",
         "io.kubernetes.cri.container-type": pause ? "sandbox" : "container",
         "io.kubernetes.cri.sandbox-id": SANDBOX_ID,
-        "io.kubernetes.cri.sandbox-name": "web",
-        "io.kubernetes.cri.sandbox-namespace": annotations["io.kubernetes.cri.sandbox-namespace"] ?? "default",
+        "io.kubernetes.cri.sandbox-name": name,
+        "io.kubernetes.cri.sandbox-namespace": namespace,
         "io.kubernetes.cri.sandbox-uid": "01234567-89ab-cdef-0123-456789abcdef",
         ...(pause
           ? {
               "nerdctl/network-namespace": "/var/run/netns/cni-01234567-89ab-cdef-0123-456789abcdef",
-              "io.kubernetes.cri.sandbox-log-directory": "/var/log/pods/default_web_01234567-89ab-cdef-0123-456789abcdef",
+              "io.kubernetes.cri.sandbox-log-directory": `/var/log/pods/${namespace}_${name}_01234567-89ab-cdef-0123-456789abcdef`,
             }
           : {
               "io.kubernetes.cri.container-name": annotations["io.kubernetes.cri.container-name"] ?? "",
@@ -194,7 +280,7 @@ export function requestOf(data: PolicyData, index: number): JsonObject {
         Resources: { Devices: [], Memory: { Limit: 536870912 }, CPU: null, Pids: null, BlockIO: null, HugepageLimits: [], Network: null },
         CgroupsPath: "/kubepods/x",
         Namespaces: container.OCI.Linux.Namespaces,
-        Devices: [],
+        Devices: (container.OCI.Linux.Devices ?? []).map(({ Path }) => ({ Path, Type: "b", Major: 8, Minor: 0, FileMode: 432, UID: 0, GID: 0 })),
         Seccomp: null,
         RootfsPropagation: "",
         MaskedPaths: container.OCI.Linux.MaskedPaths,
@@ -222,13 +308,21 @@ export function wrapped(request: JsonObject): JsonObject {
   return { base: request, env_map: Object.fromEntries(pairs) };
 }
 
+/** With padding, as the agent names directories. */
+function base64url(text: string): string {
+  return Buffer.from(text).toString("base64").replaceAll("+", "-").replaceAll("/", "_");
+}
+
 function livePath(pattern: string, data: PolicyData, id: string): string {
   return pattern
     .replace("$(sfprefix)", data.common.sfprefix)
+    .replace("$(root_path)", data.common.root_path ?? "")
     .replaceAll("$(cpath)", data.common.cpath)
     .replaceAll("$(bundle-id)", id)
     .replaceAll("$(sandbox-id)", SANDBOX_ID)
-    .replace("[a-z0-9]{16}", "0123456789abcdef")
+    .replaceAll(/\((?:\?:)?[a-z/]+\)\?/g, "")
+    .replace(/\[a-z0-9\]\{16\}|\[0-9a-f\]\{16\}/, "0123456789abcdef")
+    .replaceAll(/\\(.)/g, "$1")
     .replace(/^\^/, "")
     .replace(/\$$/, "");
 }
@@ -244,6 +338,7 @@ function liveStorages(container: PolicyContainer, data: PolicyData, id: string):
     `io.katacontainers.fs-opt.root-hash=${hashes[index]}`,
   ];
   let layer = 0;
+  let disk = 0;
   return container.storages.map((storage): JsonObject => {
     const common = { driver: storage.driver, driver_options: [], fstype: storage.fstype, fs_group: null, shared: false };
     if (storage.driver === "blk") {
@@ -260,6 +355,12 @@ function liveStorages(container: PolicyContainer, data: PolicyData, id: string):
       ];
       return { ...common, source: "none", options, mount_point: livePath(container.OCI.Root.Path, data, id) };
     }
-    return { ...common, source: livePath(storage.source, data, id), options: storage.options, mount_point: livePath(storage.mount_point, data, id) };
+    const more = { driver_options: storage.driver_options, fs_group: storage.fs_group, options: storage.options, shared: storage.shared ?? false };
+    if (storage.mount_point.includes("$(b64_device_id)")) {
+      const source = (16 + disk++).toString(16);
+      const point = storage.mount_point.replace("$(spath)", data.common.spath ?? "").replace("$(b64_device_id)", base64url(source));
+      return { ...common, ...more, driver: "blk", source, mount_point: point };
+    }
+    return { ...common, ...more, source: livePath(storage.source, data, id), mount_point: livePath(storage.mount_point, data, id) };
   });
 }

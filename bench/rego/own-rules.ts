@@ -1,8 +1,7 @@
-import { readFileSync } from "node:fs";
-import { type JsonObject, sha256, toHex } from "@sealpod/core";
-import { DATA_DIRECTORY, generatePolicy } from "@sealpod/genpolicy";
-import type { Image, ImageSource, Layer } from "@sealpod/oci";
-import { dataOf, requestOf, SANDBOX_ID } from "../../author/genpolicy/test-support.ts";
+import { encodeUtf8, type JsonObject, sha256, toHex } from "@sealpod/core";
+import { generatePolicy } from "@sealpod/genpolicy";
+import type { ImageMeasurer, MeasuredImage } from "../../author/genpolicy/images.ts";
+import { dataOf, requestOf, RULES, SANDBOX_ID, SETTINGS } from "../../author/genpolicy/test-support.ts";
 import { serviceVariables } from "./pods.ts";
 
 /** The policy that sealpod itself generates, with its own rules, for a pod of ten containers; and the request for the last one. */
@@ -12,19 +11,18 @@ const LAYERS_OF_AN_IMAGE = 2;
 
 /** A policy as text with the request and the state that belong to it. */
 export async function ownPolicy(): Promise<{ readonly text: string; readonly request: JsonObject; readonly state: JsonObject }> {
-  const read = (name: string): string => readFileSync(new URL(name, DATA_DIRECTORY), "utf8");
   const { policies } = await generatePolicy({
     manifest: { name: "pod.yaml", text: manifest() },
-    settings: read("genpolicy-settings.json"),
-    rules: read("rules.rego"),
-    images: images(),
+    settings: SETTINGS,
+    rules: RULES,
+    measurer: measurer(),
   });
   const text = policies[0]?.policy;
   if (text === undefined) throw new Error("genpolicy made no policy");
   const data = dataOf(policies[0]);
   const request = requestOf(data, data.containers.length - 1);
-  const sandbox = { name: "web", namespace: "default", id: SANDBOX_ID };
-  return { text, request: withServices(request), state: { pstate: { sandbox, containers: { [SANDBOX_ID]: 0 } } } };
+  const sandbox = { name: "web", namespace: "default", id: SANDBOX_ID, uid: "01234567-89ab-cdef-0123-456789abcdef" };
+  return { text, request: withServices(request), state: { pstate: { sandbox, [SANDBOX_ID]: 0 } } };
 }
 
 /** The request as Kubernetes makes it: with a variable for each service of the namespace. */
@@ -55,18 +53,15 @@ function manifest(): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** Images whose layers are empty tars of different lengths. */
-function images(): ImageSource {
-  const tars = new Map<string, Uint8Array>();
+/** Images with made-up layers: what a policy says of them costs the same. */
+function measurer(): Pick<ImageMeasurer, "measure"> {
+  const hexOf = (text: string): string => toHex(sha256(encodeUtf8(text)));
   return {
-    resolve(reference): Promise<Image> {
-      const number = Number(/[0-9]+/.exec(reference)?.[0] ?? "0");
-      const layers = Array.from({ length: LAYERS_OF_AN_IMAGE }, (_, index): Layer => {
-        const tar = new Uint8Array(1024 + 512 * (number * LAYERS_OF_AN_IMAGE + index));
-        const digest = `sha256:${toHex(sha256(tar))}`;
-        tars.set(digest, tar);
-        return { digest, size: tar.length, mediaType: "application/vnd.oci.image.layer.v1.tar", diffId: digest };
-      });
+    measure(reference): Promise<MeasuredImage> {
+      const layers = Array.from({ length: LAYERS_OF_AN_IMAGE }, (_, index) => ({
+        id: hexOf(`${reference} id ${index}`),
+        rootHash: hexOf(`${reference} root ${index}`),
+      }));
       const config = {
         user: "",
         env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
@@ -75,15 +70,12 @@ function images(): ImageSource {
         workingDir: "",
         tty: false,
         volumes: [],
-        diffIds: layers.map(({ diffId }) => diffId),
+        diffIds: layers.map(({ id }) => `sha256:${id}`),
         architecture: "amd64",
         os: "linux",
       };
-      return Promise.resolve({ reference, manifestDigest: "sha256:0", configDigest: "sha256:0", config, layers });
-    },
-    async *layerTar({ diffId }) {
-      await Promise.resolve();
-      yield tars.get(diffId) ?? new Uint8Array();
+      const manifestDigest = `sha256:${hexOf(reference)}`;
+      return Promise.resolve({ reference, manifestDigest, config, layers, passwd: "", group: "", linkedUserFiles: [] });
     },
   };
 }

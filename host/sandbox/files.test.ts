@@ -1,4 +1,4 @@
-import { chmod, link, mkdir, mkdtemp, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { chmod, link, mkdir, mkdtemp, realpath, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -56,6 +56,22 @@ describe("CopyFile, specs/runtime.md 2.8", () => {
     expect(sent.map((request) => request.offset)).toEqual(pieces.map((_unused, index) => BigInt(index * COPY_CHUNK)));
     expect(sent.every((request) => request.fileSize === BigInt(size))).toBe(true);
     expect(Buffer.concat(sent.map((request) => request.data ?? new Uint8Array())).equals(content)).toBe(true);
+  });
+
+  it("says who owns a file as it is told, by the path behind links", async () => {
+    await mkdir(join(directory, "v", "..2026"), { recursive: true });
+    await writeFile(join(directory, "v", "..2026", "key"), "k");
+    await symlink("..2026", join(directory, "v", "..data"));
+    await symlink(join(directory, "v", "..data", "key"), join(directory, "part"));
+    const sent: CopyFileInit[] = [];
+    const real = join(await realpath(directory), "v", "..2026", "key");
+    await copyFiles(
+      join(directory, "part"),
+      "/t",
+      async (request) => void sent.push(request),
+      (path) => (path === real ? { uid: 7, gid: 8 } : undefined),
+    );
+    expect(sent).toMatchObject([{ path: "/t", uid: 7, gid: 8, fileSize: 1n }]);
   });
 
   it("sends a directory before what is in it, by name, links as links", async () => {
@@ -179,12 +195,50 @@ describe("mounts, specs/runtime.md 4.2 and 4.11", () => {
     const source = `${directory}/volumes/kubernetes.io~empty-dir/cache`;
     const mount = { destination: "/cache", type: "bind", source, options: ["rbind", "rprivate", "rw"] };
     const path = `${shared}/${context.sandboxId}/local/cache`;
+    await mkdir(source, { recursive: true });
+    const group = (await stat(source)).gid;
+    const options = ["mode=0777", ...(group === 0 ? [] : [`fsgid=${group}`])];
     expect(await planMounts([mount], context)).toEqual({
       mounts: [{ destination: "/cache", type: "local", source: path, options: ["rbind", "rprivate", "rw"] }],
-      storages: [{ driver: "local", source: "local", fstype: "local", options: ["mode=0777"], mountPoint: path }],
+      storages: [{ driver: "local", source: "local", fstype: "local", options, mountPoint: path }],
       copies: [],
       dropped: [],
     });
+  });
+
+  it("makes it in memory and for a group, if the host says so", async () => {
+    const source = `${directory}/volumes/kubernetes.io~empty-dir/fast`;
+    const mount = { destination: "/fast", type: "bind", source, options: ["rbind", "rslave", "rw"] };
+    const path = "/run/kata-containers/sandbox/ephemeral/fast";
+    const volumes = { owner: () => ({ uid: 0, gid: 2000 }), isTmpfs: async (at: string) => at === source };
+    expect(await planMounts([mount], { ...context, volumes })).toEqual({
+      mounts: [{ destination: "/fast", type: "bind", source: path, options: ["rbind", "rprivate", "rw"] }],
+      storages: [{ driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", options: ["fsgid=2000"], mountPoint: path }],
+      copies: [],
+      dropped: [],
+    });
+  });
+
+  it("makes shared memory of a pod's own volume", async () => {
+    const source = `${directory}/volumes/kubernetes.io~empty-dir/shm`;
+    const volumes = { owner: () => ({ uid: 0, gid: 0 }), isTmpfs: async () => true };
+    const plan = await planMounts([{ destination: "/dev/shm", type: "bind", source, options: ["rbind", "rprivate", "rw"] }], { ...context, volumes });
+    const path = "/run/kata-containers/sandbox/ephemeral/shm";
+    expect(plan.mounts).toEqual([{ destination: "/dev/shm", type: "bind", source: path, options: ["rbind", "rprivate", "rw"] }]);
+    expect(plan.storages).toHaveLength(1);
+  });
+
+  it("copies a part of an emptyDir: nothing tells it from other files", async () => {
+    const part = `${directory}/volumes/kubernetes.io~empty-dir/cache/part`;
+    await mkdir(part, { recursive: true });
+    const source = `${directory}/volume-subpaths-cache-0`;
+    await symlink(part, source);
+    const mount = { destination: "/part", type: "bind", source, options: ["rbind", "rslave", "rw"] };
+    const plan = await planMounts([mount], context);
+    expect(plan.storages).toEqual([]);
+    expect(plan.copies).toEqual([{ source, target: plan.mounts[0]?.source }]);
+    // What is a copy follows no mounts of the host.
+    expect(plan.mounts[0]?.options).toEqual(["rbind", "rprivate", "rw"]);
   });
 
   it("drops mounts of sockets and devices, and refuses those of nothing", async () => {

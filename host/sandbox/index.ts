@@ -4,6 +4,8 @@ export * from "./errors.ts";
 export { GuestProcess, type ProcessOutput } from "./guest-process.ts";
 export * from "./guest-paths.ts";
 export * from "./layer-store.ts";
+export type { FileOwner } from "./copy-files.ts";
+export type { HostVolumes } from "./mounts.ts";
 export { Container, Sandbox, createSandbox, policyHostData } from "./sandbox.ts";
 export type { ContainerOptions, ExecOptions, SandboxMachine, SandboxOptions } from "./sandbox.ts";
 export * from "./sizing.ts";

@@ -23,6 +23,10 @@ class Source implements ImageSource {
     throw new Error("not used");
   }
 
+  layerBlob(): never {
+    throw new Error("not used");
+  }
+
   async *layerTar(_layer: Layer): AsyncGenerator<Uint8Array> {
     this.reads++;
     yield new Uint8Array(700);

@@ -29,7 +29,7 @@ it.skipIf(!isRoot)(`tells an emptyDir in memory by the tmpfs that kubelet mounts
     );
     expect(JSON.parse(output)).toEqual({
       mounts: [{ destination: "/fast", type: "bind", source: "/run/kata-containers/sandbox/ephemeral/fast", options: ["rbind", "rprivate", "rw"] }],
-      storages: [{ driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", mountPoint: "/run/kata-containers/sandbox/ephemeral/fast" }],
+      storages: [{ driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", options: [], mountPoint: "/run/kata-containers/sandbox/ephemeral/fast" }],
       copies: [],
       dropped: [],
     });

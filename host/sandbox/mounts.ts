@@ -1,5 +1,6 @@
 import { readFile, stat } from "node:fs/promises";
 import { messageOf } from "@sealpod/core";
+import type { FileOwner } from "./copy-files.ts";
 import { SandboxError } from "./errors.ts";
 import { EPHEMERAL_DIRECTORY, SANDBOX_SHM, copiedPath, lastComponent, localVolume } from "./guest-paths.ts";
 import type { SpecMount } from "./spec.ts";
@@ -23,7 +24,19 @@ export interface MountContext {
   readonly containerId: string;
   /** 16 new lower-case hex digits at each call. */
   readonly unique: () => string;
+  readonly volumes?: HostVolumes;
 }
+
+/** What a host knows of its volumes that its files do not show: one that is not root can neither give files away nor mount a tmpfs. */
+export interface HostVolumes {
+  /** Who owns the file at a path, symbolic links resolved; undefined: whoever does. */
+  owner(path: string): FileOwner | undefined;
+  /** True if a tmpfs stands at this very path, which is how kubelet makes an emptyDir with medium Memory. */
+  isTmpfs(path: string): Promise<boolean>;
+}
+
+/** The host as it is. */
+export const LOCAL_VOLUMES: HostVolumes = { owner: () => undefined, isTmpfs };
 
 /** Component of the path of an emptyDir on the node; the volume's name follows it. */
 const EMPTY_DIR = "/kubernetes.io~empty-dir/";
@@ -33,7 +46,7 @@ const GUEST_OWN_SOURCE = /^\/(?:dev|sys|proc)(?:\/|$)/;
 
 /**
  * Turns mounts of the host into mounts of the guest, which shares no file system with it (specs/runtime.md 4.2, 4.11): shared memory is the
- * pod's, an emptyDir is made in the guest, other bind mounts are copied. Sockets, pipes and devices cannot be copied; their mounts are
+ * pod's unless it has a volume for it, an emptyDir is made in the guest, other bind mounts are copied. Sockets, pipes and devices cannot be copied; their mounts are
  * dropped.
  * @throws {SandboxError} ERR_SANDBOX_FILES if a source does not exist
  */
@@ -43,17 +56,17 @@ export async function planMounts(mounts: readonly SpecMount[], context: MountCon
   const copies: { source: string; target: string }[] = [];
   const dropped: string[] = [];
   for (const mount of mounts) {
-    if (mount.destination === "/dev/shm") {
+    if (mount.destination === "/dev/shm" && !mount.source.includes(EMPTY_DIR)) {
       planned.push({ destination: "/dev/shm", type: "bind", source: SANDBOX_SHM, options: ["rbind"] });
     } else if (!isBind(mount) || GUEST_OWN_SOURCE.test(mount.source)) {
       planned.push(mount);
     } else if (mount.source.includes(EMPTY_DIR)) {
-      const { storage, ...volume } = await emptyDir(mount, context.sandboxId);
+      const { storage, ...volume } = await emptyDir(mount, context.sandboxId, context.volumes ?? LOCAL_VOLUMES);
       planned.push(volume.mount);
       storages.push(storage);
     } else if (await isCopyable(mount)) {
       const target = copiedPath(context.containerId, context.unique(), mount.destination);
-      planned.push({ ...mount, source: target });
+      planned.push({ ...mount, source: target, options: unshared(mount.options) });
       copies.push({ source: mount.source, target });
     } else {
       dropped.push(mount.destination);
@@ -66,17 +79,30 @@ function isBind(mount: SpecMount): boolean {
   return mount.type === "bind" || mount.options.includes("bind") || mount.options.includes("rbind");
 }
 
-async function emptyDir(mount: SpecMount, sandboxId: string): Promise<{ readonly mount: SpecMount; readonly storage: StorageInit }> {
-  const name = lastComponent(mount.source);
-  if (await isTmpfs(mount.source)) {
-    const path = `${EPHEMERAL_DIRECTORY}/${name}`;
-    return { mount: { ...mount, type: "bind", source: path }, storage: ephemeralStorage(path) };
-  }
-  const path = localVolume(sandboxId, name);
-  return { mount: { ...mount, type: "local", source: path }, storage: localStorage(path) };
+/** A copy shares nothing with the host, so there is nothing to be told of it: the mount is private. */
+function unshared(options: readonly string[]): readonly string[] {
+  return options.map((option) => (option === "rslave" ? "rprivate" : option));
 }
 
-/** True if a tmpfs is mounted at this very path, which is how kubelet makes an emptyDir with medium Memory. */
+async function emptyDir(mount: SpecMount, sandboxId: string, volumes: HostVolumes): Promise<{ readonly mount: SpecMount; readonly storage: StorageInit }> {
+  const name = lastComponent(mount.source);
+  const options = unshared(mount.options);
+  const group = (volumes.owner(mount.source) ?? (await groupOf(mount))).gid;
+  if (await volumes.isTmpfs(mount.source)) {
+    const path = `${EPHEMERAL_DIRECTORY}/${name}`;
+    return { mount: { ...mount, type: "bind", source: path, options }, storage: ephemeralStorage(path, group) };
+  }
+  const path = localVolume(sandboxId, name);
+  return { mount: { ...mount, type: "local", source: path, options }, storage: localStorage(path, group) };
+}
+
+/** The group that a pod's fsGroup gave the directory. */
+async function groupOf(mount: SpecMount): Promise<FileOwner> {
+  return stat(mount.source).catch((cause: unknown) => {
+    throw unreadable(mount, cause);
+  });
+}
+
 async function isTmpfs(path: string): Promise<boolean> {
   const lines = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
   return lines.some((line) => {
@@ -93,7 +119,11 @@ function unescape(text: string): string {
 
 async function isCopyable(mount: SpecMount): Promise<boolean> {
   const file = await stat(mount.source).catch((cause: unknown) => {
-    throw new SandboxError("ERR_SANDBOX_FILES", `mount at ${mount.destination}: cannot read ${mount.source}: ${messageOf(cause)}`, { cause });
+    throw unreadable(mount, cause);
   });
   return file.isFile() || file.isDirectory();
+}
+
+function unreadable(mount: SpecMount, cause: unknown): SandboxError {
+  return new SandboxError("ERR_SANDBOX_FILES", `mount at ${mount.destination}: cannot read ${mount.source}: ${messageOf(cause)}`, { cause });
 }

@@ -213,6 +213,7 @@ describe("making a container", () => {
     const volume = join(directory, "token");
     await mkdir(volume, { mode: 0o755 });
     await symlink("..data/token", join(volume, "token"));
+    await mkdir(join(directory, "kubernetes.io~empty-dir", "cache"), { recursive: true });
     const bind = (destination: string, source: string, mode: string): object => ({ destination, type: "bind", source, options: ["rbind", "rprivate", mode] });
     const mounts = [
       { destination: "/proc", type: "proc", source: "proc", options: ["nosuid"] },

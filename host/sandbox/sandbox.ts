@@ -2,11 +2,11 @@ import { encodeUtf8, messageOf, sha256, silentLogger, toHex, type Logger, type R
 import { AgentService, Health, HealthCheckResponse_ServingStatus } from "@sealpod/proto";
 import type { Machine, MachineConfig, MachineExit, VmmDriver } from "@sealpod/vmm";
 import { AgentClient } from "./agent-client.ts";
-import { copyFiles } from "./copy-files.ts";
+import { type CopyFileInit, copyFiles } from "./copy-files.ts";
 import { SandboxError } from "./errors.ts";
 import { GuestProcess, type ProcessOutput } from "./guest-process.ts";
 import { containerRoot } from "./guest-paths.ts";
-import { planMounts } from "./mounts.ts";
+import { type HostVolumes, LOCAL_VOLUMES, planMounts } from "./mounts.ts";
 import { constrainSpec, execProcess } from "./spec.ts";
 import { rootStorages, shmStorage, type AttachedLayer, type ContainerLayer } from "./storages.ts";
 
@@ -46,6 +46,8 @@ export interface ContainerOptions {
   readonly bundle: string;
   /** Bottom first. */
   readonly layers: readonly ContainerLayer[];
+  /** What the files of its mounts do not show. */
+  readonly volumes?: HostVolumes;
 }
 
 /** Options of {@link Container.exec}. */
@@ -134,7 +136,8 @@ export class Sandbox {
     if (options.layers.length === 0) throw new SandboxError("ERR_SANDBOX_SPEC", `container ${id} has no layers`);
     const rootPath = containerRoot(id);
     const { spec, mounts, sandboxPidns } = constrainSpec(options.spec, { bundle: options.bundle, rootPath });
-    const plan = await planMounts(mounts, { sandboxId: this.id, containerId: id, unique: () => toHex(this.#random.bytes(8)) });
+    const { volumes = LOCAL_VOLUMES } = options;
+    const plan = await planMounts(mounts, { sandboxId: this.id, containerId: id, unique: () => toHex(this.#random.bytes(8)), volumes });
     if (plan.dropped.length > 0) {
       this.#logger.log("warn", "mounts of sockets, pipes and devices do not reach the guest", { container: id, destinations: plan.dropped.join(" ") });
     }
@@ -142,7 +145,8 @@ export class Sandbox {
     const layers: AttachedLayer[] = [];
     for (const layer of options.layers.toReversed()) layers.unshift({ ...layer, ...(await this.#attach(layer.path)) });
     for (const { source, target } of plan.copies) {
-      await copyFiles(source, target, async (request) => void (await this.#client.call(AgentService.method.copyFile, request)));
+      const send = async (request: CopyFileInit): Promise<void> => void (await this.#client.call(AgentService.method.copyFile, request));
+      await copyFiles(source, target, send, (path) => volumes.owner(path));
     }
     await this.#client.call(
       AgentService.method.createContainer,

@@ -115,6 +115,18 @@ describe("specification for the guest, specs/runtime.md 4.2", () => {
 
   const minimal = (change: object): unknown => ({ process: {}, linux: {}, ...change });
 
+  it("sends a variable that image and pod have once, with the value that counts", () => {
+    const process = { args: ["x"], env: ["A=image", "B=1", "A=pod", "=odd", "C"], cwd: "/" };
+    expect(constrainSpec({ process, linux: {} }, CONTEXT).spec.Process?.Env).toEqual(["A=pod", "B=1", "=odd", "C"]);
+  });
+
+  it("takes out the propagation of the host's mounts, which the guest does not share", () => {
+    const of = (rootfsPropagation: string): string | undefined =>
+      constrainSpec({ process: { args: ["x"], cwd: "/" }, linux: { rootfsPropagation } }, CONTEXT).spec.Linux?.RootfsPropagation;
+    expect(of("rslave")).toBe("");
+    expect(of("rshared")).toBe("rshared");
+  });
+
   it("asks for the pod's process namespace where containerd joins one", () => {
     const shared = minimal({ linux: { namespaces: [{ type: "mount" }, { type: "pid", path: "/proc/7/ns/pid" }] } });
     expect(constrainSpec(shared, CONTEXT)).toMatchObject({ sandboxPidns: true, spec: { Linux: { Namespaces: [{ Type: "mount", Path: "" }] } } });

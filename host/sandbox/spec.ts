@@ -119,10 +119,24 @@ function commonProcess(process: JsonView): Fields<typeof ProcessSchema> {
       Username: user?.text("username") ?? "",
     },
     Args: process.texts("args"),
-    Env: process.texts("env"),
+    Env: lastOfEachName(process.texts("env")),
     Cwd: process.text("cwd"),
     NoNewPrivileges: process.flag("noNewPrivileges"),
   };
+}
+
+/**
+ * containerd writes a variable that both image and pod have twice. In a container the last one counts (the runtimes set one after the other),
+ * so it alone is sent: an agent whose policy names each variable once has no choice to make.
+ */
+function lastOfEachName(environment: readonly string[]): string[] {
+  const values = new Map(environment.map((variable) => [variable.split("=", 1)[0], variable]));
+  return [...values.values()];
+}
+
+/** The guest shares no mounts with its host, so there are none that could follow the host's. */
+function rootPropagation(propagation: string): string {
+  return propagation === "rslave" ? "" : propagation;
 }
 
 function constrainLinux(linux: JsonView): Fields<typeof LinuxSchema> {
@@ -141,7 +155,7 @@ function constrainLinux(linux: JsonView): Fields<typeof LinuxSchema> {
       .map((namespace) => namespace.text("type"))
       .filter((type) => !REMOVED_NAMESPACES.has(type))
       .map((type) => ({ Type: type, Path: "" })),
-    RootfsPropagation: linux.text("rootfsPropagation"),
+    RootfsPropagation: rootPropagation(linux.text("rootfsPropagation")),
     MaskedPaths: linux.texts("maskedPaths"),
     ReadonlyPaths: linux.texts("readonlyPaths"),
     // Which CPUs and memory nodes of the host (`cpus`, `mems`) means nothing in the guest.

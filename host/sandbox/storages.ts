@@ -66,13 +66,18 @@ export function rootStorages(layers: readonly AttachedLayer[], rootPath: string)
 }
 
 /** An emptyDir: in the guest it is memory, whatever it was on the node. */
-export function localStorage(mountPoint: string): StorageInit {
-  return { driver: "local", source: "local", fstype: "local", options: ["mode=0777"], mountPoint };
+export function localStorage(mountPoint: string, group: number): StorageInit {
+  return { driver: "local", source: "local", fstype: "local", options: ["mode=0777", ...groupOptions(group)], mountPoint };
 }
 
 /** An emptyDir with medium Memory: a file system of its own. */
-export function ephemeralStorage(mountPoint: string): StorageInit {
-  return { driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", mountPoint };
+export function ephemeralStorage(mountPoint: string, group: number): StorageInit {
+  return { driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", options: groupOptions(group), mountPoint };
+}
+
+/** A group other than root's is the pod's fsGroup, which the directory belongs to in the guest too (specs/runtime.md 2.10). */
+function groupOptions(group: number): string[] {
+  return group === 0 ? [] : [`fsgid=${group}`];
 }
 
 function layerOptions(rootHash: Uint8Array): readonly string[] {

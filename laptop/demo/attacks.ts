@@ -144,7 +144,7 @@ async function playOtherLayer(world: AttackWorld): Promise<Outcome> {
       if (other === undefined || top === undefined) throw new DemoError("ERR_DEMO_STEP", "the pod has no second image to take a layer from");
       return { planned, layers: [...layers.slice(0, -1), { ...top, path: other.path, rootHash: other.rootHash }] };
     },
-    "layer 0: root hash",
+    "root-hash=",
   );
 }
 
@@ -174,9 +174,10 @@ async function create(prepared: PreparedPod, { planned, layers }: Creation): Pro
 
 // HOST_DATA ---------------------------------------------------------------------------------------------------------------
 
-/** The policy with one rule more: whatever it refuses is allowed. */
+/** The policy with one rule changed, or one more: whatever it refuses is allowed. */
 function permissive(manifest: PodManifest): PodManifest {
-  const policy = `${manifest.policy}\nAllowRequestsFailingPolicy := true\n`;
+  const opened = manifest.policy.replace(/(?:default )?AllowRequestsFailingPolicy ?:= ?false/, "AllowRequestsFailingPolicy:=true");
+  const policy = opened === manifest.policy ? `${opened}\nAllowRequestsFailingPolicy := true\n` : opened;
   return { ...manifest, policy, hostData: toHex(sha256(encodeUtf8(policy))) };
 }
 

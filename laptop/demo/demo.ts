@@ -1,10 +1,10 @@
 import { copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { decodeUtf8, encodeUtf8, fromHex, isSealpodError, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
-import { DATA_DIRECTORY, generatePolicy } from "@sealpod/genpolicy";
+import { fileCacheStore, PACKAGE_DIRECTORY, runGenpolicy } from "@sealpod/genpolicy";
 import { buildImages, encryptPage } from "@sealpod/images";
 import { importKey } from "@sealpod/importkey";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
@@ -196,18 +196,31 @@ class Walk {
 
   async #genpolicy(): Promise<Facts> {
     const text = await readFile(this.#yaml, "utf8");
-    const [rules, settings] = await Promise.all(["rules.rego", "genpolicy-settings.json"].map(async (name) => readFile(new URL(name, DATA_DIRECTORY), "utf8")));
-    const manifest = { name: basename(this.#yaml), text };
-    const result = await generatePolicy({ manifest, settings: settings ?? "", rules: rules ?? "", images: this.#source() });
-    await writeFileAtomic(this.#yaml, encodeUtf8(result.yaml), 0o644);
-    const [policy] = result.policies;
+    const [policy] = await runGenpolicy(
+      { yamlFile: this.#yaml },
+      {
+        readFile: async (path) => readFile(path),
+        listDirectory: async () => Promise.resolve(undefined),
+        writeFile: async (path, bytes) => writeFileAtomic(path, bytes, 0o644),
+        readStdin: async () => Promise.resolve(new Uint8Array()),
+        writeStdout: () => undefined,
+        writeStderr: (line) => this.#logger.log("warn", line),
+        readOwn: async (path) => readFile(new URL(path, PACKAGE_DIRECTORY)),
+        defaultSources: [{ kind: "oci", path: join(this.#state, "images") }],
+        openSource: async () => Promise.resolve(this.#source()),
+        cacheStore: (path) => fileCacheStore(path),
+        threads: availableParallelism(),
+        logger: this.#logger,
+      },
+    );
     if (policy === undefined) throw new DemoError("ERR_DEMO_STEP", "no policy was made");
-    const pod = parsePodManifest({ name: basename(this.#yaml), text: result.yaml });
+    const annotated = await readFile(this.#yaml, "utf8");
+    const pod = parsePodManifest({ name: basename(this.#yaml), text: annotated });
     if (pod.hostData !== policy.hostData) throw new DemoError("ERR_DEMO_STEP", "the annotation in the YAML is not the policy that was made");
     return {
       "HOST_DATA (SHA-256 of the policy)": policy.hostData,
       policy: `${policy.policy.length} characters`,
-      "bytes added to the YAML": String(result.yaml.length - text.length),
+      "bytes added to the YAML": String(annotated.length - text.length),
     };
   }
 

@@ -1,7 +1,7 @@
 export { writeFileAtomic, writeStreamAtomic } from "./atomic.ts";
 export type { AtomicFile } from "./atomic.ts";
 export { directoryTree } from "./directory-tree.ts";
-export { IO_ERRORS, IoError } from "./errors.ts";
+export { IO_ERRORS, IoError, systemCode } from "./errors.ts";
 export type { IoErrorCode } from "./errors.ts";
 export { fileSource } from "./file-source.ts";
 export type { FileSource } from "./file-source.ts";

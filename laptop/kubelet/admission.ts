@@ -1,58 +1,91 @@
-import { encodeUtf8 } from "@sealpod/core";
 import type { PodContext, WorkloadIdentity } from "./context.ts";
 import { KubeletError } from "./errors.ts";
 import { assertDnsLabel, assertDnsSubdomain, safeString } from "./names.ts";
-import type { EnvVar, PodContainer, PodTemplate, VolumeMount } from "./pod.ts";
+import type { EnvVar, PodContainer, PodTemplate, PodVolume, VolumeMount } from "./pod.ts";
+import { assertSupported } from "./support.ts";
 
 /** Where a pod finds the cluster's token, certificate and namespace. */
 const SERVICE_ACCOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/** Seconds of the token there: an hour and a little, so that it is told from others. */
+const SERVICE_ACCOUNT_SECONDS = 3607;
 
 /** Where azure-workload-identity up to v1.5.1 puts the token; v1.6.0 moved it, and the `aks` policy does not know the new path. */
 const AZURE_TOKEN_DIRECTORY = "/var/run/secrets/azure/tokens";
 const AZURE_TOKEN_FILE = "azure-identity-token";
 const AZURE_VOLUME = "azure-identity-token";
 
+/** Audience of the federated token (specs/attestation.md 8.2). */
+const AZURE_AUDIENCE = "api://AzureADTokenExchange";
+const AZURE_SECONDS = 3600;
+
 /** Containers in a pod: far above any real pod, and it bounds the work that one manifest can ask for. */
 const MAX_CONTAINERS = 64;
 
-/** A pod after admission: what the API server would store and kubelet would read. */
-export interface AdmittedPod {
-  readonly template: PodTemplate;
-  /** Projected volumes that admission added: volume name → file name → content. */
-  readonly projected: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
-}
-
 /**
  * Does what the API server does between `kubectl apply` and the node: checks the names, mounts the service account
- * (ServiceAccount admission), injects the workload identity (webhook).
+ * (ServiceAccount admission), injects the workload identity (webhook). The answer is what kubelet reads.
  * @throws {KubeletError} ERR_KUBELET_INVALID_POD, ERR_KUBELET_UNSUPPORTED
  */
-export function admit(template: PodTemplate, context: PodContext): AdmittedPod {
+export function admit(template: PodTemplate, context: PodContext): PodTemplate {
   checkPod(template, context);
-  const projected = new Map<string, ReadonlyMap<string, Uint8Array>>();
+  assertSupported(template.spec);
   let admitted = template;
   if (template.spec.automountServiceAccountToken !== false) {
     const name = `kube-api-access-${safeString(5, context.random)}`;
-    projected.set(
-      name,
-      new Map([
-        ["token", encodeUtf8(context.serviceAccount.token)],
-        ["ca.crt", encodeUtf8(context.serviceAccount.caCertificate)],
-        ["namespace", encodeUtf8(context.namespace)],
-      ]),
-    );
-    admitted = mapContainers(admitted, (container) => withMount(container, { name, mountPath: SERVICE_ACCOUNT_PATH, readOnly: true }));
+    admitted = withVolume(admitted, accountVolume(name), SERVICE_ACCOUNT_PATH, (container) => container);
   }
   const identity = context.workloadIdentity;
-  if (identity !== undefined && template.metadata?.labels?.["azure.workload.identity/use"] === "true") {
-    const skipped = (template.metadata.annotations?.["azure.workload.identity/skip-containers"] ?? "").split(";").map((name) => name.trim());
-    projected.set(AZURE_VOLUME, new Map([[AZURE_TOKEN_FILE, encodeUtf8(identity.token)]]));
-    admitted = mapContainers(admitted, (container) => (skipped.includes(container.name) ? container : withIdentity(container, identity)));
+  const { labels = {}, annotations = {} } = template.metadata ?? {};
+  if (identity !== undefined && labels["azure.workload.identity/use"] === "true") {
+    const skipped = (annotations["azure.workload.identity/skip-containers"] ?? "").split(";").map((name) => name.trim());
+    admitted = withVolume(admitted, AZURE_IDENTITY, AZURE_TOKEN_DIRECTORY, (container) =>
+      skipped.includes(container.name) ? undefined : withVariables(container, identity),
+    );
   }
-  return { template: admitted, projected };
+  return admitted;
 }
 
-function withIdentity(container: PodContainer, identity: WorkloadIdentity): PodContainer {
+function accountVolume(name: string): PodVolume {
+  return {
+    name,
+    projected: {
+      sources: [
+        { serviceAccountToken: { path: "token", expirationSeconds: SERVICE_ACCOUNT_SECONDS } },
+        { configMap: { name: "kube-root-ca.crt", items: [{ key: "ca.crt", path: "ca.crt" }] } },
+        { downwardAPI: { items: [{ path: "namespace", fieldRef: { fieldPath: "metadata.namespace" } }] } },
+      ],
+    },
+  };
+}
+
+const AZURE_IDENTITY: PodVolume = {
+  name: AZURE_VOLUME,
+  projected: { sources: [{ serviceAccountToken: { path: AZURE_TOKEN_FILE, audience: AZURE_AUDIENCE, expirationSeconds: AZURE_SECONDS } }] },
+};
+
+/** The pod with a volume, mounted in each container that `change` does not leave out and that has nothing there. */
+function withVolume(template: PodTemplate, volume: PodVolume, mountPath: string, change: (container: PodContainer) => PodContainer | undefined): PodTemplate {
+  const { spec } = template;
+  const mount: VolumeMount = { name: volume.name, mountPath, readOnly: true };
+  const changed = (container: PodContainer): PodContainer => {
+    const to = change(container);
+    if (to === undefined) return container;
+    const mounts = to.volumeMounts ?? [];
+    return mounts.some((other) => other.mountPath === mountPath) ? to : { ...to, volumeMounts: [...mounts, mount] };
+  };
+  return {
+    ...template,
+    spec: {
+      ...spec,
+      volumes: [...(spec.volumes ?? []), volume],
+      containers: spec.containers.map(changed),
+      ...(spec.initContainers === undefined ? {} : { initContainers: spec.initContainers.map(changed) }),
+    },
+  };
+}
+
+function withVariables(container: PodContainer, identity: WorkloadIdentity): PodContainer {
   const variables: readonly EnvVar[] = [
     { name: "AZURE_CLIENT_ID", value: identity.clientId },
     { name: "AZURE_TENANT_ID", value: identity.tenantId },
@@ -61,25 +94,7 @@ function withIdentity(container: PodContainer, identity: WorkloadIdentity): PodC
   ];
   const present = new Set((container.env ?? []).map((entry) => entry.name));
   const added = variables.filter((entry) => !present.has(entry.name) && entry.value !== "");
-  return withMount({ ...container, env: [...(container.env ?? []), ...added] }, { name: AZURE_VOLUME, mountPath: AZURE_TOKEN_DIRECTORY, readOnly: true });
-}
-
-function withMount(container: PodContainer, mount: VolumeMount): PodContainer {
-  const mounts = container.volumeMounts ?? [];
-  if (mounts.some((other) => other.mountPath === mount.mountPath)) return container;
-  return { ...container, volumeMounts: [...mounts, mount] };
-}
-
-function mapContainers(template: PodTemplate, change: (container: PodContainer) => PodContainer): PodTemplate {
-  const { spec } = template;
-  return {
-    ...template,
-    spec: {
-      ...spec,
-      containers: spec.containers.map(change),
-      ...(spec.initContainers === undefined ? {} : { initContainers: spec.initContainers.map(change) }),
-    },
-  };
+  return { ...container, env: [...(container.env ?? []), ...added] };
 }
 
 function checkPod(template: PodTemplate, context: PodContext): void {
@@ -96,14 +111,7 @@ function checkPod(template: PodTemplate, context: PodContext): void {
     if (names.has(container.name)) throw new KubeletError("ERR_KUBELET_INVALID_POD", `pod ${context.name} has two containers named ${container.name}`);
     names.add(container.name);
     checkMounts(container);
-    if (container.securityContext?.privileged === true) {
-      throw unsupported(
-        `container ${container.name} is privileged`,
-        "A confidential container gets nothing from host privileges. Remove securityContext.privileged.",
-      );
-    }
   }
-  if (spec.hostNetwork === true) throw unsupported(`pod ${context.name} uses hostNetwork`, "The pod's network lives in its own VM. Remove hostNetwork.");
   const volumes = new Set<string>();
   for (const volume of spec.volumes ?? []) {
     assertDnsLabel(volume.name, "volume name");
@@ -122,10 +130,7 @@ function checkMounts(container: PodContainer): void {
     }
     if (paths.has(mount.mountPath)) throw new KubeletError("ERR_KUBELET_INVALID_POD", `${where} is used twice`);
     paths.add(mount.mountPath);
-    if (mount.subPath !== undefined) throw unsupported(`${where} has a subPath`, "Mount the whole volume.");
+    if (mount.subPath !== undefined && mount.subPathExpr !== undefined)
+      throw new KubeletError("ERR_KUBELET_INVALID_POD", `${where} has both subPath and subPathExpr`);
   }
-}
-
-function unsupported(what: string, hint: string): KubeletError {
-  return new KubeletError("ERR_KUBELET_UNSUPPORTED", `${what}: not supported`, { hint });
 }

@@ -1,5 +1,5 @@
 import type { Clock, Random } from "@sealpod/core";
-import type { RuntimeSpec, RuntimeUser } from "./runtime-spec.ts";
+import type { RuntimeSpec } from "./runtime-spec.ts";
 
 /** What containerd reads from an image's configuration. `ImageConfig` of `@sealpod/oci` fits. */
 export interface ImageSettings {
@@ -9,13 +9,16 @@ export interface ImageSettings {
   readonly entrypoint: readonly string[];
   readonly cmd: readonly string[];
   readonly workingDir: string;
+  /** Paths that the image declares as volumes. */
+  readonly volumes?: readonly string[];
 }
 
 /** An image of the pod. */
 export interface PodImage {
   readonly config: ImageSettings;
-  /** The user that the names in `config.user` stand for in the image's own passwd and group files; needed only for names. */
-  readonly user?: RuntimeUser;
+  /** Text of the image's /etc/passwd and /etc/group; empty or absent if it has none. containerd looks users and groups up in them. */
+  readonly passwd?: string;
+  readonly group?: string;
 }
 
 /** What the workload-identity webhook injects (specs/attestation.md 8.3, layout of v1.5.1 and before). */
@@ -24,8 +27,21 @@ export interface WorkloadIdentity {
   readonly tenantId: string;
   /** `AZURE_AUTHORITY_HOST`, with the slash at its end. */
   readonly authorityHost: string;
-  /** Projected service-account token with audience `api://AzureADTokenExchange`. */
-  readonly token: string;
+}
+
+/** A ConfigMap as the API server has it. */
+export interface ConfigMapObject {
+  /** UTF-8 text. */
+  readonly data: ReadonlyMap<string, Uint8Array>;
+  /** Reaches volumes alone. */
+  readonly binaryData?: ReadonlyMap<string, Uint8Array>;
+}
+
+/** A token that kubelet asks the API server for. */
+export interface TokenWish {
+  /** Empty: that of the API server. */
+  readonly audience: string;
+  readonly expirationSeconds: number;
 }
 
 /** A Service whose address kubelet puts in every container's environment. */
@@ -42,12 +58,19 @@ export interface PodContext {
   /** UUID of the pod object. */
   readonly uid: string;
   readonly nodeName: string;
-  readonly hostIp: string;
-  readonly podIp: string;
+  /** Addresses of the node and of the pod, at least one each; the first is the primary. */
+  readonly hostIps: readonly string[];
+  readonly podIps: readonly string[];
   /** Memory of the node in bytes: the OOM score of burstable containers depends on it. */
   readonly nodeMemory: number;
-  /** `kube-root-ca.crt` and the token that the API server would accept. */
-  readonly serviceAccount: { readonly token: string; readonly caCertificate: string };
+  /** What pods may have of the node, as its quantities: limits that a container does not have are these for `resourceFieldRef`. */
+  readonly allocatable: Readonly<Record<"cpu" | "memory" | "ephemeral-storage", string | number>>;
+  /** Domain of the cluster's services, `cluster.local`. */
+  readonly clusterDomain: string;
+  /** PEM of the cluster's authority, the ConfigMap `kube-root-ca.crt` of every namespace. */
+  readonly caCertificate: string;
+  /** Asks for a token of the pod's service account. */
+  readonly requestToken: (wish: TokenWish) => Promise<string>;
   /** Set if the cluster runs the webhook; it acts on pods with the label `azure.workload.identity/use: "true"`. */
   readonly workloadIdentity?: WorkloadIdentity;
   readonly services?: readonly ServiceAddress[];
@@ -57,11 +80,12 @@ export interface PodContext {
   readonly resolvConf: string;
   /** Absolute path; what kubelet and containerd keep for the pod goes below it. */
   readonly runDirectory: string;
-  readonly pauseImage: { readonly reference: string; readonly config: ImageSettings };
+  readonly pauseImage: PodImage & { readonly reference: string };
   /** By the reference in the manifest. */
   readonly images: ReadonlyMap<string, PodImage>;
-  /** ConfigMaps and Secrets of the namespace: name → key → value. */
-  readonly configMaps?: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
+  /** ConfigMaps of the namespace by name. */
+  readonly configMaps?: ReadonlyMap<string, ConfigMapObject>;
+  /** Secrets of the namespace: name → key → value. */
   readonly secrets?: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
   /**
    * Process that stands for the sandbox in the paths of the namespaces that containers join. The shim clears these paths:
@@ -72,10 +96,13 @@ export interface PodContext {
   readonly random: Random;
 }
 
-/** A file to make on the host before the shim is called. Paths are absolute and lie below the run directory. */
+/**
+ * A file to make on the host before the shim is called. Paths are absolute and lie below the run directory. `gid` is the pod's
+ * fsGroup, where it owns the file.
+ */
 export type HostFile =
-  | { readonly kind: "directory"; readonly path: string; readonly mode: number }
-  | { readonly kind: "file"; readonly path: string; readonly mode: number; readonly content: Uint8Array }
+  | { readonly kind: "directory"; readonly path: string; readonly mode: number; readonly gid?: number }
+  | { readonly kind: "file"; readonly path: string; readonly mode: number; readonly gid?: number; readonly content: Uint8Array }
   | { readonly kind: "symlink"; readonly path: string; readonly target: string };
 
 /** One container as the shim is asked to create it. */
@@ -89,6 +116,8 @@ export interface PlannedContainer {
   /** Bundle directory that containerd would use; the `aks` policy derives the container id from it. */
   readonly bundle: string;
   readonly spec: RuntimeSpec;
+  /** An init container that runs as long as the pod: the next is started without waiting for its end. */
+  readonly sidecar?: boolean;
 }
 
 /** What kubelet and containerd hand to the shim for one pod. */
@@ -104,4 +133,8 @@ export interface PodPlan {
   readonly containers: readonly PlannedContainer[];
   /** In an order in which they can be made. */
   readonly files: readonly HostFile[];
+  /** Directories that stand for a tmpfs that kubelet mounts: emptyDir with medium Memory. */
+  readonly memoryDirectories: ReadonlySet<string>;
+  /** What of the manifest is without effect here, for the user. */
+  readonly notes: readonly string[];
 }

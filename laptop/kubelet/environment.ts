@@ -1,6 +1,8 @@
-import { decodeUtf8 } from "@sealpod/core";
+import { decodeUtf8, messageOf } from "@sealpod/core";
 import type { ImageSettings, PodContext, ServiceAddress } from "./context.ts";
+import { fieldValue, resourceValue } from "./downward.ts";
 import { KubeletError } from "./errors.ts";
+import { expand } from "./expand.ts";
 import type { EnvVar, PodContainer, PodTemplate } from "./pod.ts";
 
 const PATH_DEFAULT = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -8,68 +10,57 @@ const PATH_DEFAULT = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /** What the API server accepts as the name of an environment variable before Kubernetes 1.30, and what a shell can name. */
 const ENV_NAME = /^[-._a-zA-Z][-._a-zA-Z0-9]*$/;
 
+/** The one service whose variables a pod has whatever it says of service links. */
+const MASTER_SERVICE = "kubernetes";
+
 /** Environment of a container, and its command line after kubelet's expansion. */
 export interface ProcessText {
   readonly env: readonly string[];
   readonly args: readonly string[];
 }
 
-/**
- * Environment and arguments as kubelet and containerd make them. Variables that stand twice keep the place of the first
- * and the value of the last: default PATH, HOSTNAME, image, pod (webhook last), services.
- * @throws {KubeletError} ERR_KUBELET_UNRESOLVED, ERR_KUBELET_UNSUPPORTED, ERR_KUBELET_INVALID_POD
- */
-export function processText(container: PodContainer, image: ImageSettings, template: PodTemplate, context: PodContext, hostname: string): ProcessText {
-  const services = serviceVariables(context.services ?? []);
-  const pod = podVariables(container, template, context, services);
-  const merged = new Map<string, string>();
-  const add = (text: string): void => {
-    const at = text.indexOf("=");
-    if (at > 0) merged.set(text.slice(0, at), text.slice(at + 1));
-  };
-  add(PATH_DEFAULT);
-  if (container.tty === true) add("TERM=xterm");
-  add(`HOSTNAME=${hostname}`);
-  for (const text of image.env) add(text);
-  for (const [name, value] of pod) add(`${name}=${value}`);
-  for (const [name, value] of services) if (!pod.has(name)) add(`${name}=${value}`);
-
-  const known = (name: string): string | undefined => pod.get(name) ?? services.get(name);
-  const command = (container.command ?? []).map((word) => expand(word, known));
-  const args = (container.args ?? []).map((word) => expand(word, known));
-  const words = command.length > 0 ? [...command, ...args] : [...image.entrypoint, ...(args.length > 0 ? args : image.cmd)];
-  if (words.length === 0) {
-    throw new KubeletError("ERR_KUBELET_INVALID_POD", `container ${container.name}: neither the manifest nor image ${container.image} names a command`);
-  }
-  return { env: [...merged].map(([name, value]) => `${name}=${value}`), args: words };
+/** Variables that kubelet gives a container: those of the pod and, where none of them has the name, those of the services. */
+export function kubeletVariables(container: PodContainer, template: PodTemplate, context: PodContext): ReadonlyMap<string, string> {
+  const all = context.services ?? [];
+  const services = serviceVariables(template.spec.enableServiceLinks === false ? all.filter(({ name }) => name === MASTER_SERVICE) : all);
+  const variables = podVariables(container, template, context, services);
+  return new Map([...variables, ...[...services].filter(([name]) => !variables.has(name))]);
 }
 
 /**
- * Kubernetes' `$(NAME)` expansion: `$$` is a dollar sign, an unknown name stays as it is written.
- * @param value gives the value of a name, or undefined
+ * Environment and arguments as kubelet and containerd make them: the default PATH, TERM and HOSTNAME, each with the value that image or pod
+ * have for it, then the variables of the image, then kubelet's. A variable that both have stands there twice; the last one counts.
+ * @param variables {@link kubeletVariables} of the container
+ * @throws {KubeletError} ERR_KUBELET_INVALID_POD
  */
-export function expand(text: string, value: (name: string) => string | undefined): string {
-  let out = "";
-  for (let at = 0; at < text.length; at++) {
-    const char = text.charAt(at);
-    const next = text.charAt(at + 1);
-    if (char !== "$" || next === "") {
-      out += char;
-    } else if (next === "$") {
-      out += "$";
-      at++;
-    } else if (next === "(" && text.includes(")", at + 2)) {
-      const end = text.indexOf(")", at + 2);
-      const name = text.slice(at + 2, end);
-      out += value(name) ?? `$(${name})`;
-      at = end;
-    } else {
-      // "$" before another character, or "$(" that never closes, is plain text.
-      out += char + next;
-      at++;
-    }
+export function processText(container: PodContainer, image: ImageSettings, variables: ReadonlyMap<string, string>, hostname: string): ProcessText {
+  const defaults = [PATH_DEFAULT, ...(container.tty === true ? ["TERM=xterm"] : []), `HOSTNAME=${hostname}`];
+  const given = [...image.env, ...[...variables].map(([name, value]) => `${name}=${value}`)];
+  const known = (name: string): string | undefined => variables.get(name);
+  const command = (container.command ?? []).map((word) => expand(word, known));
+  const args = (container.args ?? []).map((word) => expand(word, known));
+  const entrypoint = image.entrypoint.length === 1 && image.entrypoint[0] === "" ? [] : image.entrypoint;
+  const words = command.length > 0 ? [...command, ...args] : [...entrypoint, ...(args.length > 0 ? args : image.cmd)];
+  if (words.length === 0) {
+    throw new KubeletError("ERR_KUBELET_INVALID_POD", `container ${container.name}: neither the manifest nor image ${container.image} names a command`);
   }
-  return out;
+  return { env: replaceOrAppend(defaults, given), args: words };
+}
+
+/** How containerd puts a list of variables over another: a value takes the place of the other list's, a bare name removes it. */
+function replaceOrAppend(defaults: readonly string[], given: readonly string[]): readonly string[] {
+  const result: (string | undefined)[] = [...defaults];
+  const places = new Map(defaults.map((text, index) => [nameOf(text), index]));
+  for (const text of given) {
+    const place = places.get(nameOf(text));
+    if (place !== undefined) result[place] = text.includes("=") ? text : undefined;
+    else if (text.includes("=")) result.push(text);
+  }
+  return result.filter((text) => text !== undefined);
+}
+
+function nameOf(text: string): string {
+  return text.split("=", 1)[0] ?? "";
 }
 
 /** `X_SERVICE_HOST`, `X_SERVICE_PORT`, … and the docker-link variables of each Service. */
@@ -99,74 +90,58 @@ export function serviceVariables(services: readonly ServiceAddress[]): ReadonlyM
 function podVariables(container: PodContainer, template: PodTemplate, context: PodContext, services: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
   const variables = new Map<string, string>();
   for (const source of container.envFrom ?? []) {
-    const [kind, reference, objects] =
-      source.configMapRef === undefined
-        ? (["Secret", source.secretRef, context.secrets] as const)
-        : (["ConfigMap", source.configMapRef, context.configMaps] as const);
+    const reference = source.configMapRef ?? source.secretRef;
+    const kind = source.configMapRef === undefined ? "Secret" : "ConfigMap";
     if (reference === undefined)
       throw new KubeletError("ERR_KUBELET_INVALID_POD", `container ${container.name}: envFrom names neither a ConfigMap nor a Secret`);
-    const object = objects?.get(reference.name);
+    const object = textsOf(kind, reference.name, context);
     if (object === undefined && reference.optional !== true) throw missing(container, kind, reference.name);
-    for (const [key, value] of object ?? []) variables.set(`${source.prefix ?? ""}${key}`, decodeUtf8(value, `${kind} ${reference.name}: ${key}`));
+    for (const [key, value] of object ?? []) {
+      const name = `${source.prefix ?? ""}${key}`;
+      // What cannot name a variable is left out, and an event says so.
+      if (ENV_NAME.test(name)) variables.set(name, textOf(value, `container ${container.name}: ${kind} ${reference.name}: ${key}`));
+    }
   }
   for (const entry of container.env ?? []) {
     if (!ENV_NAME.test(entry.name)) {
       throw new KubeletError("ERR_KUBELET_INVALID_POD", `container ${container.name}: ${JSON.stringify(entry.name)} cannot name an environment variable`);
     }
-    const value = valueOf(entry, container, template, context);
-    if (value !== undefined)
-      variables.set(entry.name, entry.valueFrom === undefined ? expand(value, (name) => variables.get(name) ?? services.get(name)) : value);
+    const value = entry.valueFrom === undefined ? entry.value : sourceValue(entry, container, template, context);
+    if (entry.valueFrom !== undefined && value === undefined) continue;
+    const known = (name: string): string | undefined => variables.get(name) ?? services.get(name);
+    variables.set(entry.name, entry.valueFrom === undefined ? expand(value ?? "", known) : (value ?? ""));
   }
   return variables;
 }
 
-function valueOf(entry: EnvVar, container: PodContainer, template: PodTemplate, context: PodContext): string | undefined {
-  const from = entry.valueFrom;
-  if (from === undefined) return entry.value ?? "";
-  if (from.fieldRef !== undefined) return fieldValue(from.fieldRef.fieldPath, container, template, context);
-  const [kind, selector, objects] =
-    from.configMapKeyRef === undefined
-      ? (["Secret", from.secretKeyRef, context.secrets] as const)
-      : (["ConfigMap", from.configMapKeyRef, context.configMaps] as const);
+/** Undefined for an optional reference to nothing. */
+function sourceValue(entry: EnvVar, container: PodContainer, template: PodTemplate, context: PodContext): string | undefined {
+  const { fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef } = entry.valueFrom ?? {};
+  const place = `container ${container.name}: variable ${entry.name}`;
+  if (fieldRef !== undefined) return fieldValue(fieldRef.fieldPath, place, template, context);
+  if (resourceFieldRef !== undefined) return resourceValue(resourceFieldRef, container, place, template, context);
+  const selector = configMapKeyRef ?? secretKeyRef;
+  const kind = configMapKeyRef === undefined ? "Secret" : "ConfigMap";
   if (selector === undefined) {
-    throw new KubeletError(
-      "ERR_KUBELET_UNSUPPORTED",
-      `container ${container.name}: variable ${entry.name} takes its value from a source that is not supported`,
-      {
-        hint: "Supported: value, fieldRef, configMapKeyRef, secretKeyRef.",
-      },
-    );
+    throw new KubeletError("ERR_KUBELET_UNSUPPORTED", `${place} takes its value from a source that is not supported`, {
+      hint: "Supported: value, fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef.",
+    });
   }
-  const value = objects?.get(selector.name)?.get(selector.key);
-  if (value !== undefined) return decodeUtf8(value, `${kind} ${selector.name}: ${selector.key}`);
+  const value = textsOf(kind, selector.name, context)?.get(selector.key);
+  if (value !== undefined) return textOf(value, `${place}: ${kind} ${selector.name}: ${selector.key}`);
   if (selector.optional === true) return undefined;
   throw missing(container, kind, `${selector.name}: ${selector.key}`);
 }
 
-function fieldValue(path: string, container: PodContainer, template: PodTemplate, context: PodContext): string {
-  switch (path) {
-    case "metadata.name":
-      return context.name;
-    case "metadata.namespace":
-      return context.namespace;
-    case "metadata.uid":
-      return context.uid;
-    case "spec.nodeName":
-      return context.nodeName;
-    case "spec.serviceAccountName":
-      return template.spec.serviceAccountName ?? "default";
-    case "status.hostIP":
-      return context.hostIp;
-    case "status.podIP":
-      return context.podIp;
-    default: {
-      const match = /^metadata\.(labels|annotations)\['([^']+)'\]$/.exec(path);
-      if (match !== null) {
-        const map = match[1] === "labels" ? template.metadata?.labels : template.metadata?.annotations;
-        return map?.[match[2] ?? ""] ?? "";
-      }
-      throw new KubeletError("ERR_KUBELET_UNSUPPORTED", `container ${container.name}: field ${path} cannot be a variable's value`);
-    }
+function textsOf(kind: "ConfigMap" | "Secret", name: string, context: PodContext): ReadonlyMap<string, Uint8Array> | undefined {
+  return kind === "Secret" ? context.secrets?.get(name) : context.configMaps?.get(name)?.data;
+}
+
+function textOf(value: Uint8Array, place: string): string {
+  try {
+    return decodeUtf8(value, place);
+  } catch (cause) {
+    throw new KubeletError("ERR_KUBELET_INVALID_POD", messageOf(cause), { cause, hint: "A variable is text. Mount the key as a file." });
   }
 }
 

@@ -1,4 +1,5 @@
 export * from "./context.ts";
+export * from "./controllers.ts";
 export * from "./errors.ts";
 export * from "./names.ts";
 export * from "./plan.ts";

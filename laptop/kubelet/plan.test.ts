@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { decodeUtf8, encodeUtf8 } from "@sealpod/core";
 import type { HostFile, PlannedContainer, PodPlan } from "./context.ts";
 import { planPod } from "./plan.ts";
-import type { PodContainer, PodSpec, PodTemplate } from "./pod.ts";
+import type { PodContainer, PodSpec, PodTemplate, PodVolume, VolumeMount } from "./pod.ts";
 import type { RuntimeMount } from "./runtime-spec.ts";
 import { context, TEMPLATE } from "./testdata/fixtures.ts";
 
@@ -25,6 +25,11 @@ function withContainer(changes: Partial<PodContainer>, spec: Partial<PodSpec> = 
   return { ...TEMPLATE, spec: { ...TEMPLATE.spec, containers: [{ ...first, ...changes }], ...spec } };
 }
 
+/** The template with a volume `v` that is mounted at /data/v. */
+function mounted(changes: Partial<VolumeMount>, volume: Partial<PodVolume> = { emptyDir: {} }): PodTemplate {
+  return withContainer({ volumeMounts: [{ name: "v", mountPath: "/data/v", ...changes }] }, { volumes: [{ name: "v", ...volume }] });
+}
+
 function fileText(files: readonly HostFile[], path: string): string {
   const file = files.find((candidate) => candidate.path === path);
   if (file?.kind !== "file") throw new Error(`no file ${path}`);
@@ -39,8 +44,9 @@ const bindMount = (destination: string, access: "ro" | "rw"): unknown => ({
   options: ["rbind", "rprivate", access],
 });
 
+const plan = await planPod(TEMPLATE, context());
+
 describe("the sandbox", () => {
-  const plan = planPod(TEMPLATE, context());
   const { sandbox } = plan;
 
   it("is the pause container as containerd 1.7 describes it", () => {
@@ -86,7 +92,6 @@ describe("the sandbox", () => {
 });
 
 describe("a container", () => {
-  const plan = planPod(TEMPLATE, context());
   const nginx = container(plan, "nginx");
   const skr = container(plan, "secret-key-release");
 
@@ -112,13 +117,13 @@ describe("a container", () => {
         { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
         { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
         { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "relatime", "ro"] },
+        bindMount("/var/run/secrets/kubernetes.io/serviceaccount", "ro"),
+        bindMount("/var/run/secrets/azure/tokens", "ro"),
+        bindMount("/etc/hosts", "rw"),
+        bindMount("/dev/termination-log", "rw"),
         bindMount("/etc/hostname", "rw"),
         bindMount("/etc/resolv.conf", "rw"),
         bindMount("/dev/shm", "rw"),
-        bindMount("/etc/hosts", "rw"),
-        bindMount("/dev/termination-log", "rw"),
-        bindMount("/var/run/secrets/kubernetes.io/serviceaccount", "ro"),
-        bindMount("/var/run/secrets/azure/tokens", "ro"),
       ].toSorted((a, b) => order(a) - order(b)),
     );
   });
@@ -199,17 +204,24 @@ function order(item: unknown): number {
 }
 
 describe("security contexts", () => {
-  it("changes capabilities in order", () => {
-    const plan = planPod(withContainer({ securityContext: { capabilities: { drop: ["ALL"], add: ["NET_BIND_SERVICE", "CAP_KILL", "KILL"] } } }), context());
+  it("changes capabilities in order", async () => {
+    const plan = await planPod(
+      withContainer({ securityContext: { capabilities: { drop: ["ALL"], add: ["NET_BIND_SERVICE", "CAP_KILL", "KILL"] } } }),
+      context(),
+    );
     expect(container(plan, "nginx").spec.process.capabilities.bounding).toEqual(["CAP_NET_BIND_SERVICE", "CAP_KILL"]);
-    const dropped = planPod(withContainer({ securityContext: { capabilities: { drop: ["MKNOD"] } } }), context());
+    const both = await planPod(withContainer({ securityContext: { capabilities: { drop: ["KILL"], add: ["KILL"] } } }), context());
+    expect(container(both, "nginx").spec.process.capabilities.bounding).not.toContain("CAP_KILL");
+    const all = await planPod(withContainer({ securityContext: { capabilities: { drop: ["SYS_ADMIN"], add: ["ALL"] } } }), context());
+    expect(container(all, "nginx").spec.process.capabilities.bounding).toHaveLength(40);
+    const dropped = await planPod(withContainer({ securityContext: { capabilities: { drop: ["MKNOD"] } } }), context());
     expect(container(dropped, "nginx").spec.process.capabilities.permitted).not.toContain("CAP_MKNOD");
     expect(container(dropped, "nginx").spec.process.capabilities.permitted).toHaveLength(13);
   });
 
-  it("makes /etc/hostname and /etc/resolv.conf read-only with the root file system", () => {
+  it("makes /etc/hostname and /etc/resolv.conf read-only with the root file system", async () => {
     const planned = container(
-      planPod(withContainer({ securityContext: { readOnlyRootFilesystem: true, allowPrivilegeEscalation: false } }), context()),
+      await planPod(withContainer({ securityContext: { readOnlyRootFilesystem: true, allowPrivilegeEscalation: false } }), context()),
       "nginx",
     );
     expect(planned.spec.root.readonly).toBe(true);
@@ -218,61 +230,58 @@ describe("security contexts", () => {
     expect(mount(planned, "/etc/hosts")?.options).toEqual(["rbind", "rprivate", "rw"]);
   });
 
-  it("takes users from the container, the pod, the image, in this order", () => {
-    const uid = (changes: Partial<PodContainer>, spec: Partial<PodSpec>, user: string): unknown => {
-      const images = new Map([["sealpod.internal/nginx:1.22.1", { config: { user, env: [], entrypoint: ["x"], cmd: [], workingDir: "" } }]]);
-      return container(planPod(withContainer(changes, spec), context({ images })), "nginx").spec.process.user;
-    };
-    expect(
-      uid({ securityContext: { runAsUser: 7 } }, { securityContext: { runAsUser: 8, runAsGroup: 9, fsGroup: 10, supplementalGroups: [11] } }, "12"),
-    ).toEqual({
-      uid: 7,
-      gid: 9,
-      additionalGids: [9, 11, 10],
-    });
-    expect(uid({}, { securityContext: { runAsUser: 8 } }, "12")).toEqual({ uid: 8, gid: 0, additionalGids: [0] });
-    expect(uid({}, {}, "12:13")).toEqual({ uid: 12, gid: 13, additionalGids: [13] });
-    expect(uid({}, {}, "")).toEqual({ uid: 0, gid: 0, additionalGids: [0] });
-    expect(() => uid({}, {}, "www-data")).toThrow(expect.objectContaining({ code: "ERR_KUBELET_UNRESOLVED" }));
-  });
-
-  it("shares the process namespace when asked", () => {
-    const plan = planPod(withContainer({}, { shareProcessNamespace: true }), context());
+  it("shares the process namespace when asked", async () => {
+    const plan = await planPod(withContainer({}, { shareProcessNamespace: true }), context());
     expect(container(plan, "nginx").spec.linux.namespaces[0]).toEqual({ type: "pid", path: "/proc/4711/ns/pid" });
   });
 });
 
 describe("resources of the sandbox", () => {
-  const annotation = (template: PodTemplate, name: string): string | undefined =>
-    planPod(template, context()).sandbox.spec.annotations[`io.kubernetes.cri.sandbox-${name}`];
+  const annotation = async (template: PodTemplate, name: string): Promise<string | undefined> =>
+    (await planPod(template, context())).sandbox.spec.annotations[`io.kubernetes.cri.sandbox-${name}`];
 
-  it("are zero without limits", () => {
+  it("are zero without limits", async () => {
     const template = withContainer({ resources: {} });
-    expect(["cpu-quota", "cpu-shares", "memory"].map((name) => annotation(template, name))).toEqual(["0", "2", "0"]);
-    expect(container(planPod(template, context()), "nginx").spec.process.oomScoreAdj).toBe(1000);
+    expect(await Promise.all(["cpu-quota", "cpu-shares", "memory"].map(async (name) => annotation(template, name)))).toEqual(["0", "2", "0"]);
+    expect(container(await planPod(template, context()), "nginx").spec.process.oomScoreAdj).toBe(1000);
   });
 
-  it("count the largest init container", () => {
+  it("count the largest init container", async () => {
     const [nginx] = TEMPLATE.spec.containers;
     if (nginx === undefined) throw new Error("fixture");
     const template = withContainer({}, { initContainers: [{ ...nginx, name: "init", resources: { limits: { memory: "1Gi", cpu: "10m" } } }] });
-    expect(annotation(template, "memory")).toBe("1073741824");
-    expect(annotation(template, "cpu-quota")).toBe("6000");
+    expect(await annotation(template, "memory")).toBe("1073741824");
+    expect(await annotation(template, "cpu-quota")).toBe("6000");
   });
 
-  it("keep requests and limits apart", () => {
+  it("count sidecars with what runs beside them", async () => {
+    const [nginx] = TEMPLATE.spec.containers;
+    if (nginx === undefined) throw new Error("fixture");
+    const init = (name: string, memory: string, restartPolicy?: string): PodContainer => ({
+      ...nginx,
+      name,
+      resources: { limits: { memory, cpu: "10m" } },
+      ...(restartPolicy === undefined ? {} : { restartPolicy }),
+    });
+    const template = withContainer({}, { initContainers: [init("before", "600Mi"), init("side", "256Mi", "Always"), init("after", "600Mi")] });
+    expect(await annotation(template, "memory")).toBe(String(856 * 1024 ** 2));
+    expect(await annotation(template, "cpu-quota")).toBe("7000");
+    const pod = withContainer({}, { resources: { limits: { memory: "2Gi" } } });
+    expect(await annotation(pod, "memory")).toBe(String(2 * 1024 ** 3));
+    expect((await planPod(template, context())).initContainers.map(({ sidecar }) => sidecar)).toEqual([false, true, false]);
+  });
+
+  it("keep requests and limits apart", async () => {
     const template = withContainer({ resources: { limits: { cpu: "2" }, requests: { cpu: "500m", memory: "4Gi" } } });
-    expect(annotation(template, "cpu-shares")).toBe("512");
-    expect(annotation(template, "cpu-quota")).toBe("200000");
-    const planned = container(planPod(template, context()), "nginx");
+    expect(await annotation(template, "cpu-shares")).toBe("512");
+    expect(await annotation(template, "cpu-quota")).toBe("200000");
+    const planned = container(await planPod(template, context()), "nginx");
     expect(planned.spec.process.oomScoreAdj).toBe(500);
     expect(planned.spec.linux.cgroupsPath).toContain("/kubepods/burstable/");
   });
 });
 
 describe("files of the pod", () => {
-  const plan = planPod(TEMPLATE, context());
-
   it("names every bind source, once", () => {
     const paths = new Set(plan.files.map((file) => file.path));
     expect(paths.size).toBe(plan.files.length);
@@ -282,8 +291,8 @@ describe("files of the pod", () => {
     for (const source of sources) expect(paths).toContain(source);
   });
 
-  it("writes /etc/hosts as kubelet does", () => {
-    const withAliases = planPod(withContainer({}, { hostAliases: [{ ip: "192.0.2.9", hostnames: ["a", "b"] }] }), context());
+  it("writes /etc/hosts as kubelet does", async () => {
+    const withAliases = await planPod(withContainer({}, { hostAliases: [{ ip: "192.0.2.9", hostnames: ["a", "b"] }] }), context());
     expect(fileText(withAliases.files, `${POD}/etc-hosts`).split("\n").slice(-8)).toEqual([
       "10.0.2.100\tnginx-deployment-5d59d67564-x2lvq",
       "",
@@ -299,9 +308,14 @@ describe("files of the pod", () => {
   it("lays projected tokens out as the atomic writer does", () => {
     const directory = `${POD}/volumes/kubernetes.io~projected/azure-identity-token`;
     expect(plan.files.filter((file) => file.path.startsWith(directory))).toEqual([
-      { kind: "directory", path: directory, mode: 0o755 },
+      { kind: "directory", path: directory, mode: 0o777 },
       { kind: "directory", path: `${directory}/..2026_11_22_05_09_24.123000000`, mode: 0o755 },
-      { kind: "file", path: `${directory}/..2026_11_22_05_09_24.123000000/azure-identity-token`, mode: 0o644, content: encodeUtf8("federated-token") },
+      {
+        kind: "file",
+        path: `${directory}/..2026_11_22_05_09_24.123000000/azure-identity-token`,
+        mode: 0o644,
+        content: encodeUtf8("token for api://AzureADTokenExchange, 3600 s"),
+      },
       { kind: "symlink", path: `${directory}/..data`, target: "..2026_11_22_05_09_24.123000000" },
       { kind: "symlink", path: `${directory}/azure-identity-token`, target: "..data/azure-identity-token" },
     ]);
@@ -309,17 +323,17 @@ describe("files of the pod", () => {
 });
 
 describe("admission", () => {
-  it("keeps what the manifest says already", () => {
+  it("keeps what the manifest says already", async () => {
     const template = withContainer({ env: [{ name: "AZURE_AUTHORITY_HOST", value: "https://mine/" }] });
-    const { env } = container(planPod(template, context()), "nginx").spec.process;
+    const { env } = container(await planPod(template, context()), "nginx").spec.process;
     expect(env.filter((entry) => entry.startsWith("AZURE_AUTHORITY_HOST="))).toEqual(["AZURE_AUTHORITY_HOST=https://mine/"]);
   });
 
-  it("injects nothing without the label, and nothing into skipped containers", () => {
-    const unlabelled = planPod({ ...TEMPLATE, metadata: { labels: { app: "nginx" } } }, context());
+  it("injects nothing without the label, and nothing into skipped containers", async () => {
+    const unlabelled = await planPod({ ...TEMPLATE, metadata: { labels: { app: "nginx" } } }, context());
     expect(container(unlabelled, "nginx").spec.process.env.join()).not.toContain("AZURE");
     expect(mount(container(unlabelled, "nginx"), "/var/run/secrets/azure/tokens")).toBeUndefined();
-    const skipping = planPod(
+    const skipping = await planPod(
       { ...TEMPLATE, metadata: { ...TEMPLATE.metadata, annotations: { "azure.workload.identity/skip-containers": "other; nginx" } } },
       context(),
     );
@@ -327,8 +341,8 @@ describe("admission", () => {
     expect(container(skipping, "secret-key-release").spec.process.env.join()).toContain("AZURE_CLIENT_ID=client");
   });
 
-  it("mounts no service account when told not to", () => {
-    const plan = planPod(withContainer({}, { automountServiceAccountToken: false }), context());
+  it("mounts no service account when told not to", async () => {
+    const plan = await planPod(withContainer({}, { automountServiceAccountToken: false }), context());
     expect(mount(container(plan, "nginx"), "/var/run/secrets/kubernetes.io/serviceaccount")).toBeUndefined();
     expect(plan.files.some((file) => file.path.includes("kube-api-access"))).toBe(false);
   });
@@ -342,40 +356,72 @@ describe("admission", () => {
     ],
     ["no containers", { spec: { containers: [] } }, "ERR_KUBELET_INVALID_POD"],
     ["a privileged container", withContainer({ securityContext: { privileged: true } }), "ERR_KUBELET_UNSUPPORTED"],
-    ["all capabilities", withContainer({ securityContext: { capabilities: { add: ["ALL"] } } }), "ERR_KUBELET_UNSUPPORTED"],
     ["the host's network", withContainer({}, { hostNetwork: true }), "ERR_KUBELET_UNSUPPORTED"],
-    ["a subPath", withContainer({ volumeMounts: [{ name: "v", mountPath: "/v", subPath: "x" }] }), "ERR_KUBELET_UNSUPPORTED"],
+    ["the host's processes", withContainer({}, { hostPID: true }), "ERR_KUBELET_UNSUPPORTED"],
+    ["the host's IPC", withContainer({}, { hostIPC: true }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a user namespace", withContainer({}, { hostUsers: false }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a profile of the node", withContainer({ securityContext: { seccompProfile: { type: "Localhost" } } }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a sysctl of the node", withContainer({}, { securityContext: { sysctls: [{ name: "vm.swappiness", value: "0" }] } }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a raw device", withContainer({ volumeDevices: [{ name: "v" }] }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a subPath out of the volume", mounted({ subPath: "a/../../b" }), "ERR_KUBELET_INVALID_POD"],
+    ["an absolute subPath", mounted({ subPath: "/b" }), "ERR_KUBELET_INVALID_POD"],
+    ["both subPaths", mounted({ subPath: "a", subPathExpr: "b" }), "ERR_KUBELET_INVALID_POD"],
+    ["a subPathExpr of an unknown variable", mounted({ subPathExpr: "$(NOBODY)" }), "ERR_KUBELET_UNRESOLVED"],
+    ["mounts that are read-only all the way down", mounted({ recursiveReadOnly: "Enabled" }), "ERR_KUBELET_UNSUPPORTED"],
+    ["mounts that the host is to see", mounted({ mountPropagation: "Bidirectional" }), "ERR_KUBELET_UNSUPPORTED"],
+    ["huge pages", mounted({}, { emptyDir: { medium: "HugePages" } }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a claim", mounted({}, { persistentVolumeClaim: { claimName: "c" } } as object), "ERR_KUBELET_UNSUPPORTED"],
+    ["a certificate of a signer", mounted({}, { projected: { sources: [{ podCertificate: {} } as object] } }), "ERR_KUBELET_UNSUPPORTED"],
+    ["a mode that is none", mounted({}, { configMap: { name: "kube-root-ca.crt", defaultMode: 0o1777 } }), "ERR_KUBELET_INVALID_POD"],
+    ["a status in a volume", mounted({}, { downwardAPI: { items: [{ path: "ip", fieldRef: { fieldPath: "status.podIP" } }] } }), "ERR_KUBELET_UNSUPPORTED"],
     ["a relative mount path", withContainer({ volumeMounts: [{ name: "v", mountPath: "v" }] }), "ERR_KUBELET_INVALID_POD"],
     ["a mount path with ..", withContainer({ volumeMounts: [{ name: "v", mountPath: "/a/../etc" }] }), "ERR_KUBELET_INVALID_POD"],
     ["a volume that is not there", withContainer({ volumeMounts: [{ name: "v", mountPath: "/v" }] }), "ERR_KUBELET_UNRESOLVED"],
     ["an image that is not there", withContainer({ image: "sealpod.internal/other:1" }), "ERR_KUBELET_UNRESOLVED"],
-    ["a volume of an unknown kind", withContainer({}, { volumes: [{ name: "v" }] }), "ERR_KUBELET_UNSUPPORTED"],
-    ["a Secret that is not there", withContainer({}, { volumes: [{ name: "v", secret: { secretName: "s" } }] }), "ERR_KUBELET_UNRESOLVED"],
+    ["a volume of no kind", mounted({}, {}), "ERR_KUBELET_UNSUPPORTED"],
+    ["a Secret that is not there", mounted({}, { secret: { secretName: "s" } }), "ERR_KUBELET_UNRESOLVED"],
     ["a limit that is no quantity", withContainer({ resources: { limits: { memory: "much" } } }), "ERR_KUBELET_QUANTITY"],
-  ])("refuses %s", (_what, template, code) => {
-    expect(() => planPod(template, context())).toThrow(expect.objectContaining({ code }));
+  ])("refuses %s", async (_what, template, code) => {
+    await expect(planPod(template, context())).rejects.toThrow(expect.objectContaining({ code }));
+  });
+
+  it("does not look at volumes that nothing mounts", async () => {
+    const unused = await planPod(withContainer({}, { volumes: [{ name: "v", secret: { secretName: "s" } }] }), context());
+    expect(unused.files.some((file) => file.path.endsWith("/v"))).toBe(false);
   });
 });
 
 describe("volumes", () => {
-  const volumes = (spec: PodSpec["volumes"], readOnly?: boolean): PodPlan =>
-    planPod(
-      withContainer({ volumeMounts: [{ name: "v", mountPath: "/data/v", ...(readOnly === undefined ? {} : { readOnly }) }] }, { volumes: spec ?? [] }),
-      context({
-        configMaps: new Map([
-          [
-            "cm",
-            new Map([
-              ["a", encodeUtf8("1")],
-              ["b", encodeUtf8("2")],
-            ]),
-          ],
+  const configMaps = new Map([
+    [
+      "cm",
+      {
+        data: new Map([
+          ["a", encodeUtf8("1")],
+          ["b", encodeUtf8("2")],
         ]),
-      }),
-    );
+        binaryData: new Map([["c", Uint8Array.of(0xff)]]),
+      },
+    ],
+  ]);
+  const secrets = new Map([["s", new Map([["password", encodeUtf8("hush")]])]]);
+  const volumes = async (volume: Partial<PodVolume>, changes: Partial<VolumeMount> = {}, spec: Partial<PodSpec> = {}): Promise<PodPlan> => {
+    const template = mounted(changes, volume);
+    return planPod({ ...template, spec: { ...template.spec, ...spec } }, context({ configMaps, secrets }));
+  };
+  /** Mode and text of the files of volume `v`, and its links. */
+  const listing = (plan: PodPlan): readonly unknown[] =>
+    plan.files
+      .filter((file) => file.path.includes("/v/"))
+      .flatMap((file): readonly unknown[] => {
+        if (file.kind === "directory") return [];
+        return file.kind === "file"
+          ? [[file.path.split("000000/")[1], file.mode, decodeUtf8(file.content)]]
+          : [`${file.path.split("/v/")[1]} -> ${file.target}`];
+      });
 
-  it("mounts an emptyDir read-write from a directory whose name tells the shim what it is", () => {
-    const plan = volumes([{ name: "v", emptyDir: {} }]);
+  it("mounts an emptyDir read-write from a directory whose name tells the shim what it is", async () => {
+    const plan = await volumes({ emptyDir: {} });
     expect(mount(container(plan, "nginx"), "/data/v")).toEqual({
       destination: "/data/v",
       type: "bind",
@@ -384,24 +430,106 @@ describe("volumes", () => {
     });
   });
 
-  it("mounts ConfigMaps read-only, with the chosen keys", () => {
-    const plan = volumes([{ name: "v", configMap: { name: "cm", items: [{ key: "b", path: "bee" }] } }], false);
+  it("tells a memory volume apart", async () => {
+    const plan = await volumes({ emptyDir: { medium: "Memory" } });
+    expect([...plan.memoryDirectories]).toEqual([`${POD}/volumes/kubernetes.io~empty-dir/v`]);
+    expect((await volumes({ emptyDir: {} })).memoryDirectories.size).toBe(0);
+  });
+
+  it("mounts ConfigMaps read-only, with the chosen keys, in the chosen places, with their modes", async () => {
+    const items = [
+      { key: "b", path: "bee" },
+      { key: "c", path: "deep/er/sea", mode: "0400" },
+    ];
+    const plan = await volumes({ configMap: { name: "cm", items, defaultMode: 0o600 } }, { readOnly: false });
     expect(mount(container(plan, "nginx"), "/data/v")?.options).toEqual(["rbind", "rprivate", "ro"]);
     const directory = `${POD}/volumes/kubernetes.io~configmap/v`;
-    expect(plan.files.filter((file) => file.kind === "symlink" && file.path.startsWith(directory)).map((file) => file.path)).toEqual([
-      `${directory}/..data`,
-      `${directory}/bee`,
+    const stamp = "..2026_11_22_05_09_24.123000000";
+    expect(plan.files.filter((file) => file.path.startsWith(directory))).toEqual([
+      { kind: "directory", path: directory, mode: 0o777 },
+      { kind: "directory", path: `${directory}/${stamp}`, mode: 0o755 },
+      { kind: "directory", path: `${directory}/${stamp}/deep`, mode: 0o755 },
+      { kind: "directory", path: `${directory}/${stamp}/deep/er`, mode: 0o755 },
+      { kind: "file", path: `${directory}/${stamp}/bee`, mode: 0o600, content: encodeUtf8("2") },
+      { kind: "file", path: `${directory}/${stamp}/deep/er/sea`, mode: 0o400, content: Uint8Array.of(0xff) },
+      { kind: "symlink", path: `${directory}/..data`, target: stamp },
+      { kind: "symlink", path: `${directory}/bee`, target: "..data/bee" },
+      { kind: "symlink", path: `${directory}/deep`, target: "..data/deep" },
     ]);
   });
 
-  it.each(["../up", "a/b", "..data", ""])("refuses the file name %j in a volume", (path) => {
-    expect(() => volumes([{ name: "v", configMap: { name: "cm", items: [{ key: "a", path }] } }])).toThrow(
-      expect.objectContaining({ code: "ERR_KUBELET_UNSUPPORTED" }),
+  it("makes an empty directory of what is optional and not there", async () => {
+    expect(listing(await volumes({ configMap: { name: "none", optional: true } }))).toEqual([expect.stringMatching(/^\.\.data -> /)]);
+    const some = await volumes({ secret: { secretName: "s", items: [{ key: "none", path: "none" }], optional: true } });
+    expect(listing(some)).toHaveLength(1);
+  });
+
+  it("puts all sources of a projected volume into one directory", async () => {
+    const sources = [
+      { configMap: { name: "cm", items: [{ key: "a", path: "a" }] } },
+      { secret: { name: "s", items: [{ key: "password", path: "p", mode: 0o400 }] } },
+      {
+        downwardAPI: {
+          items: [
+            { path: "labels", fieldRef: { fieldPath: "metadata.labels" } },
+            { path: "memory", resourceFieldRef: { containerName: "nginx", resource: "limits.memory", divisor: "1Mi" } },
+          ],
+        },
+      },
+      { serviceAccountToken: { path: "token", audience: "vault", expirationSeconds: 7200 } },
+    ];
+    expect(listing(await volumes({ projected: { sources, defaultMode: 0o640 } })).slice(0, 5)).toEqual([
+      ["a", 0o640, "1"],
+      ["p", 0o400, "hush"],
+      ["labels", 0o640, 'app="nginx"\nazure.workload.identity/use="true"'],
+      ["memory", 0o640, "512"],
+      ["token", 0o640, "token for vault, 7200 s"],
+    ]);
+  });
+
+  it("gives files to the fsGroup, which may read them and enter directories", async () => {
+    const token = { projected: { sources: [{ serviceAccountToken: { path: "token" } }] } };
+    const plan = await volumes(token, {}, { securityContext: { fsGroup: 2000 } });
+    const own = plan.files.filter((file) => file.path.includes("~projected/v") && file.kind !== "symlink");
+    expect(own.map((file) => (file.kind === "symlink" ? [] : [file.mode.toString(8), file.gid]))).toEqual([
+      ["2777", 2000],
+      ["2755", 2000],
+      ["640", 2000],
+    ]);
+  });
+
+  it.each(["../up", "/abs", "..data", "", "a/../b"])("refuses the file name %j in a volume", async (path) => {
+    await expect(volumes({ configMap: { name: "cm", items: [{ key: "a", path }] } })).rejects.toThrow(
+      expect.objectContaining({ code: "ERR_KUBELET_INVALID_POD" }),
     );
   });
 
-  it("lets a mount of the pod replace a default one", () => {
-    const plan = planPod(withContainer({ volumeMounts: [{ name: "v", mountPath: "/dev/mqueue" }] }, { volumes: [{ name: "v", emptyDir: {} }] }), context());
+  describe("of which a part is mounted", () => {
+    const source = `${POD}/volume-subpaths/v/nginx/0`;
+
+    it("come from a place of their own, which no longer tells what they are part of", async () => {
+      const plan = await volumes({ configMap: { name: "cm" } }, { subPath: "./a" });
+      expect(mount(container(plan, "nginx"), "/data/v")).toMatchObject({ source, options: ["rbind", "rprivate", "ro"] });
+      expect(plan.files.at(-1)).toEqual({ kind: "symlink", path: source, target: `${POD}/volumes/kubernetes.io~configmap/v/a` });
+      expect(plan.notes).toEqual([]);
+    });
+
+    it("are made as directories where nothing is", async () => {
+      const plan = await volumes({ emptyDir: {} }, { subPathExpr: "logs/$(SkrClientKID)" });
+      const target = `${POD}/volumes/kubernetes.io~empty-dir/v/logs/doc-sample-key-release`;
+      expect(plan.files.slice(-2)).toEqual([
+        { kind: "directory", path: target, mode: 0o777 },
+        { kind: "symlink", path: source, target },
+      ]);
+      expect(plan.notes).toEqual([expect.stringContaining("volume v: a part of it is mounted")]);
+    });
+  });
+
+  it("lets a mount of the pod replace a default one", async () => {
+    const plan = await planPod(
+      withContainer({ volumeMounts: [{ name: "v", mountPath: "/dev/mqueue" }] }, { volumes: [{ name: "v", emptyDir: {} }] }),
+      context(),
+    );
     expect(container(plan, "nginx").spec.mounts.filter((item) => item.destination === "/dev/mqueue")).toHaveLength(1);
     expect(mount(container(plan, "nginx"), "/dev/mqueue")?.type).toBe("bind");
   });

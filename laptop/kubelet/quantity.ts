@@ -39,7 +39,28 @@ export function parseBytes(quantity: string | number): number {
   return scaled(quantity, 0);
 }
 
+/**
+ * How often one quantity holds another, rounded up (`"1500m"` by 1 → 2, `"1Gi"` by `"1Mi"` → 1024).
+ * @throws {KubeletError} ERR_KUBELET_QUANTITY
+ */
+export function divideQuantity(quantity: string | number, divisor: string | number): number {
+  // Kubernetes' finest unit is the nano, so both are whole numbers of it.
+  const by = units(divisor, 9);
+  if (by === 0n) throw invalid(String(divisor), "it divides nothing");
+  return toNumber(divideUp(units(quantity, 9), by), String(quantity));
+}
+
 function scaled(quantity: string | number, scale: number): number {
+  return toNumber(units(quantity, scale), String(quantity));
+}
+
+function toNumber(value: bigint, text: string): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw invalid(text, "it is larger than any machine");
+  return Number(value);
+}
+
+/** The quantity times 10 to the `scale`, rounded up. */
+function units(quantity: string | number, scale: number): bigint {
   const text = String(quantity);
   const match = QUANTITY.exec(text);
   const whole = match?.[2] ?? "";
@@ -51,9 +72,7 @@ function scaled(quantity: string | number, scale: number): number {
   if (match[1] === "-") throw invalid(text, "a limit or request cannot be negative");
   const exponent = suffix.ten - fraction.length + scale;
   const product = BigInt(whole + fraction) * suffix.factor;
-  const value = exponent >= 0 ? product * 10n ** BigInt(exponent) : divideUp(product, 10n ** BigInt(-exponent));
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw invalid(text, "it is larger than any machine");
-  return Number(value);
+  return exponent >= 0 ? product * 10n ** BigInt(exponent) : divideUp(product, 10n ** BigInt(-exponent));
 }
 
 function divideUp(a: bigint, b: bigint): bigint {

@@ -44,34 +44,48 @@ export function containerResources(container: PodContainer): RuntimeResources {
 }
 
 /**
- * Size of the sandbox: the sum over the app containers, or the largest init container if that is more. A container without
- * a limit adds nothing, so the VM is sized by what is declared (specs/runtime.md 6.2).
+ * Size of the sandbox: what app containers and sidecars take together, or an init container with the sidecars that run before it, if that is
+ * more; limits of the pod as a whole stand over both. A container without a limit adds nothing, so the VM is sized by what is declared
+ * (specs/runtime.md 6.2).
  */
 export function sandboxResources(template: PodTemplate): SandboxResources {
-  const total = { cpuLimit: 0, cpuRequest: 0, memoryLimit: 0 };
-  for (const container of template.spec.containers) {
+  const { spec } = template;
+  let sidecars = NOTHING;
+  let largest = NOTHING;
+  for (const container of spec.initContainers ?? []) {
     const amounts = amountsOf(container.resources);
-    total.cpuLimit += amounts.cpuLimit;
-    total.cpuRequest += amounts.cpuRequest;
-    total.memoryLimit += amounts.memoryLimit;
+    largest = combine(largest, combine(sidecars, amounts, add), Math.max);
+    if (container.restartPolicy === "Always") sidecars = combine(sidecars, amounts, add);
   }
-  for (const container of template.spec.initContainers ?? []) {
-    const amounts = amountsOf(container.resources);
-    total.cpuLimit = Math.max(total.cpuLimit, amounts.cpuLimit);
-    total.cpuRequest = Math.max(total.cpuRequest, amounts.cpuRequest);
-    total.memoryLimit = Math.max(total.memoryLimit, amounts.memoryLimit);
-  }
+  const running = spec.containers.map((container) => amountsOf(container.resources)).reduce((sum, amounts) => combine(sum, amounts, add), sidecars);
+  const { cpuLimit, cpuRequest, memoryLimit } = combine(combine(running, largest, Math.max), amountsOf(spec.resources), (sum, own) => own || sum);
   return {
     cpuPeriod: CPU_PERIOD,
-    cpuQuota: total.cpuLimit === 0 ? 0 : quota(total.cpuLimit),
-    cpuShares: shares(total.cpuRequest),
-    memory: total.memoryLimit,
+    cpuQuota: cpuLimit === 0 ? 0 : quota(cpuLimit),
+    cpuShares: shares(cpuRequest),
+    memory: memoryLimit,
+  };
+}
+
+const NOTHING: Amounts = { cpuLimit: 0, cpuRequest: 0, memoryLimit: 0, memoryRequest: 0 };
+
+function add(a: number, b: number): number {
+  return a + b;
+}
+
+function combine(a: Amounts, b: Amounts, by: (a: number, b: number) => number): Amounts {
+  return {
+    cpuLimit: by(a.cpuLimit, b.cpuLimit),
+    cpuRequest: by(a.cpuRequest, b.cpuRequest),
+    memoryLimit: by(a.memoryLimit, b.memoryLimit),
+    memoryRequest: by(a.memoryRequest, b.memoryRequest),
   };
 }
 
 /** Class of the pod: Guaranteed if every container limits CPU and memory and asks for exactly its limits. */
-export function qosClass(template: PodTemplate): QosClass {
-  const all = [...(template.spec.initContainers ?? []), ...template.spec.containers].map((container) => amountsOf(container.resources));
+export function qosClass({ spec }: PodTemplate): QosClass {
+  const declared = spec.resources === undefined ? [...(spec.initContainers ?? []), ...spec.containers] : [spec];
+  const all = declared.map(({ resources }) => amountsOf(resources));
   if (all.every((amounts) => amounts.cpuRequest === 0 && amounts.memoryRequest === 0)) return "BestEffort";
   const guaranteed = all.every(
     (amounts) => amounts.cpuLimit > 0 && amounts.memoryLimit > 0 && amounts.cpuRequest === amounts.cpuLimit && amounts.memoryRequest === amounts.memoryLimit,

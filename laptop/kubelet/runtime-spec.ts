@@ -50,6 +50,8 @@ export interface RuntimeLinux {
   readonly namespaces: readonly RuntimeNamespace[];
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];
+  /** Set if a mount takes part in the propagation of the host's. */
+  readonly rootfsPropagation?: "rslave";
   readonly sysctl?: Readonly<Record<string, string>>;
 }
 

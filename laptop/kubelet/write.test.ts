@@ -16,14 +16,14 @@ describe("writeHostFiles", () => {
 
   it("makes everything that the plan's bind mounts name", async () => {
     const run = join(directory, "run");
-    const plan = planPod(TEMPLATE, context({ runDirectory: run }));
+    const plan = await planPod(TEMPLATE, context({ runDirectory: run }));
     await writeHostFiles(plan.files, run);
     expect((await stat(run)).mode & 0o777).toBe(0o700);
     for (const planned of [plan.sandbox, ...plan.containers]) {
       for (const mount of planned.spec.mounts) if (mount.type === "bind") await expect(lstat(mount.source)).resolves.toBeDefined();
     }
     const tokens = plan.containers[0]?.spec.mounts.find((mount) => mount.destination === "/var/run/secrets/azure/tokens")?.source ?? "";
-    expect(await readFile(join(tokens, "azure-identity-token"), "utf8")).toBe("federated-token");
+    expect(await readFile(join(tokens, "azure-identity-token"), "utf8")).toBe("token for api://AzureADTokenExchange, 3600 s");
     expect(await readlink(join(tokens, "..data"))).toMatch(/^\.\.2026_/);
     const shm = plan.sandbox.spec.mounts.find((mount) => mount.destination === "/dev/shm")?.source ?? "";
     expect((await stat(shm)).mode & 0o7777).toBe(0o1777);

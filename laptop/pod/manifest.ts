@@ -1,18 +1,8 @@
-import { decodeUtf8, fromBase64, messageOf, sha256, toHex } from "@sealpod/core";
-import {
-  contentOf,
-  parseManifest,
-  podAnnotationOf,
-  podTemplateOf,
-  readResources,
-  scalarText,
-  scalarValue,
-  type SourceFile,
-  type Workload,
-  type YamlNode,
-} from "@sealpod/kube";
-import type { PodTemplate } from "@sealpod/kubelet";
+import { decodeUtf8, encodeUtf8, fromBase64, messageOf, sha256, toHex } from "@sealpod/core";
+import { parseManifest, podAnnotationOf, podTemplateOf, readResources, type SourceFile, type Workload } from "@sealpod/kube";
+import type { ConfigMapObject, PodOwner } from "@sealpod/kubelet";
 import { PodError } from "./errors.ts";
+import { podOwner } from "./owner.ts";
 
 /** The annotation that carries the policy to the shim in profile `aks` (specs/genpolicy.md 3.5). */
 export const POLICY_ANNOTATION = "io.katacontainers.config.agent.policy";
@@ -20,20 +10,18 @@ export const POLICY_ANNOTATION = "io.katacontainers.config.agent.policy";
 /** One pod of a manifest, ready to be planned. */
 export interface PodManifest {
   readonly workload: Workload;
-  /** The pod template in the API's spelling. */
-  readonly template: PodTemplate;
+  /** The workload as the controllers see it, with the pod template in the API's spelling. */
+  readonly owner: PodOwner;
   readonly namespace: string;
   /** Text of the policy in the annotation. */
   readonly policy: string;
   /** SHA-256 of the policy, hex: the HOST_DATA that the pod is launched with. */
   readonly hostData: string;
-  /** ConfigMaps and Secrets of the same file: name → key → value. */
-  readonly configMaps: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
+  /** ConfigMaps of the same file by name. */
+  readonly configMaps: ReadonlyMap<string, ConfigMapObject>;
+  /** Secrets of the same file: name → key → value. */
   readonly secrets: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
 }
-
-/** Fields whose values are text, however they are written: the API server would refuse a number there, genpolicy takes it as text. */
-const TEXT_FIELDS: ReadonlySet<string> = new Set(["value", "command", "args", "labels", "annotations", "image", "name"]);
 
 /**
  * Reads the one pod of an annotated manifest.
@@ -55,15 +43,19 @@ export function parsePodManifest(file: SourceFile): PodManifest {
   }
   const node = podTemplateOf(workload.object);
   if (node === undefined) throw new PodError("ERR_POD_MANIFEST", `${file.name}: ${workload.workload} has no pod template`);
-  const encoder = new TextEncoder();
   const configMaps = resources.filter((resource) => resource.kind === "config-map");
   const secrets = resources.filter((resource) => resource.kind === "secret");
   return {
     workload,
-    template: plain(node, false) as PodTemplate,
+    owner: podOwner(workload, node),
     namespace: workload.metadata.namespace ?? "default",
     ...policyOf(file, workload),
-    configMaps: new Map(configMaps.map((map) => [map.metadata.name ?? "", new Map([...map.data].map(([key, value]) => [key, encoder.encode(value)]))])),
+    configMaps: new Map(
+      configMaps.map(({ metadata, data, binaryData }) => [
+        metadata.name ?? "",
+        { data: new Map([...data].map(([key, value]) => [key, encodeUtf8(value)])), binaryData },
+      ]),
+    ),
     secrets: new Map(secrets.map((secret) => [secret.metadata.name ?? "", secret.data])),
   };
 }
@@ -84,23 +76,5 @@ function policyOf(file: SourceFile, workload: Workload): { readonly policy: stri
       cause,
       hint: `Generate the policy again: sealpod genpolicy -y ${file.name}`,
     });
-  }
-}
-
-/** A YAML tree as the JSON that an API server would store. */
-function plain(node: YamlNode, text: boolean): unknown {
-  const content = contentOf(node);
-  switch (content.kind) {
-    case "scalar":
-      return text ? (scalarText(content) ?? null) : scalarValue(content);
-    case "sequence":
-      return content.items.map((item) => plain(item, text));
-    case "mapping":
-      // Null means absent to an API server.
-      return Object.fromEntries(
-        content.entries
-          .map((entry) => [entry.key.text, plain(entry.value, text || TEXT_FIELDS.has(entry.key.text))] as const)
-          .filter(([, value]) => value !== null),
-      );
   }
 }

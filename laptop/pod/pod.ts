@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { mkdir, rm } from "node:fs/promises";
-import { totalmem } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import { newUuid, silentLogger, type ByteSink, type Clock, type Logger, type Random } from "@sealpod/core";
-import { planPod, podName, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan } from "@sealpod/kubelet";
+import { firstPod, planPod, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan } from "@sealpod/kubelet";
 import type { ImageSource } from "@sealpod/oci";
 import { PspClient } from "@sealpod/psp";
 import {
@@ -14,18 +14,23 @@ import {
   type Container,
   type ContainerLayer,
   type GuestProcess,
+  type HostVolumes,
   type Sandbox,
 } from "@sealpod/sandbox";
 import { requestServiceAccountToken, type Up } from "@sealpod/services";
 import { GUEST_ADDRESS, type MachineExit, type ProcessGuest, type VmmDriver } from "@sealpod/vmm";
 import { PodError } from "./errors.ts";
+import { imageUsers } from "./image-users.ts";
 import type { PodManifest } from "./manifest.ts";
 
 /** The host's loopback address as the guest sees it through slirp4netns. */
 const HOST_FROM_GUEST = "10.0.2.2";
 
-/** Audience of the federated token (specs/attestation.md 8.2). */
-const EXCHANGE_AUDIENCE = "api://AzureADTokenExchange";
+/** Audience of a token that names none: the API server's own. */
+const API_AUDIENCE = "https://kubernetes.default.svc";
+
+/** Bytes of the disk that pods may be told of: there is no quota. */
+const EPHEMERAL_STORAGE = "10Gi";
 
 /** Image of the sandbox container; genpolicy's settings name the same. */
 export const PAUSE_IMAGE = "sealpod.internal/pause:1";
@@ -101,10 +106,11 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
   for (const reference of references) {
     progress(`layers of ${reference}`);
     const image = await options.images.resolve(reference);
-    images.set(reference, { config: image.config });
+    images.set(reference, { config: image.config, ...(await imageUsers(options.layerDirectory, options.images, image)) });
     layers.set(reference, await prepareImage(options.layerDirectory, options.images, image));
   }
   const plan = await planOf(options, images);
+  for (const note of plan.notes) progress(note);
   await mkdir(options.directory, { recursive: true, mode: 0o700 });
   try {
     progress("host files");
@@ -126,13 +132,15 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
       random,
       logger,
     });
+    const volumes = hostVolumesOf(plan);
     const stop = async (): Promise<void> => {
       await sandbox.destroy();
       await rm(options.directory, { recursive: true, force: true });
     };
     const start = async (planned: PlannedContainer): Promise<PodContainerHandle> => {
       progress(`container ${planned.name}`);
-      const container = await sandbox.createContainer({ id: planned.id, spec: planned.spec, bundle: planned.bundle, layers: layers.get(planned.image) ?? [] });
+      const { id, spec, bundle } = planned;
+      const container = await sandbox.createContainer({ id, spec, bundle, layers: layers.get(planned.image) ?? [], volumes });
       const sink = (stream: "stdout" | "stderr"): ByteSink => ({ write: async (bytes) => options.output?.(planned.name, stream, bytes) });
       const process = await container.start({ stdout: sink("stdout"), stderr: sink("stderr") });
       return { name: planned.name, plan: planned, container, process };
@@ -145,7 +153,8 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
 }
 
 /**
- * Starts all of a pod: the sandbox container, the init containers one after the other, then the containers.
+ * Starts all of a pod: the sandbox container, the init containers, each when the one before has ended (a sidecar: has started), then the
+ * containers.
  * @throws {PodError} ERR_POD_START if an init container fails, and everything that {@link preparePod} throws
  */
 export async function startPod(options: PodOptions): Promise<RunningPod> {
@@ -156,6 +165,7 @@ export async function startPod(options: PodOptions): Promise<RunningPod> {
     await prepared.start(plan.sandbox);
     for (const planned of plan.initContainers) {
       const { process, container } = await prepared.start(planned);
+      if (planned.sidecar === true) continue;
       const status = await process.exited;
       await container.remove();
       if (status !== 0) throw new PodError("ERR_POD_START", `init container ${planned.name} ended with exit code ${status}`);
@@ -171,12 +181,10 @@ export async function startPod(options: PodOptions): Promise<RunningPod> {
 
 async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>): Promise<PodPlan> {
   const { manifest, up, random, clock } = options;
-  const { workload, template, namespace } = manifest;
+  const { owner, namespace } = manifest;
   const uid = newUuid(random);
-  const name = podName(workload.workload, workload.metadata.name ?? workload.metadata.generateName ?? "", random);
+  const { name, template } = firstPod(owner, random);
   const serviceAccount = template.spec.serviceAccountName ?? "default";
-  const token = async (audience: string): Promise<string> =>
-    requestServiceAccountToken(up.sockets.kube, { namespace, serviceAccount, audiences: [audience], pod: { name, uid } });
   const pause = images.get(PAUSE_IMAGE);
   if (pause === undefined) throw new PodError("ERR_POD_START", `image ${PAUSE_IMAGE} was not resolved`);
   const serviceNames = [up.endpoints.attestation, up.endpoints.vault, new URL(up.endpoints.authority).host].map((host) => host.replace(/:\d+$/, ""));
@@ -185,20 +193,29 @@ async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>
     namespace,
     uid,
     nodeName: "laptop",
-    hostIp: HOST_FROM_GUEST,
-    podIp: GUEST_ADDRESS,
+    hostIps: [HOST_FROM_GUEST],
+    podIps: [GUEST_ADDRESS],
     nodeMemory: totalmem(),
-    serviceAccount: { token: await token("https://kubernetes.default.svc"), caCertificate: up.caCertificate },
+    allocatable: { cpu: availableParallelism(), memory: totalmem(), "ephemeral-storage": EPHEMERAL_STORAGE },
+    clusterDomain: "cluster.local",
+    caCertificate: up.caCertificate,
+    requestToken: async ({ audience, expirationSeconds }) =>
+      requestServiceAccountToken(up.sockets.kube, {
+        namespace,
+        serviceAccount,
+        audiences: [audience === "" ? API_AUDIENCE : audience],
+        pod: { name, uid },
+        expirationSeconds,
+      }),
     workloadIdentity: {
       clientId: up.workload.clientId,
       tenantId: up.tenantId,
       authorityHost: `${up.endpoints.authority}/`,
-      token: await token(EXCHANGE_AUDIENCE),
     },
     hosts: [{ ip: HOST_FROM_GUEST, names: serviceNames }],
     resolvConf: "# No DNS in this sandbox: the laptop's services are in /etc/hosts.\n",
     runDirectory: join(options.directory, "host"),
-    pauseImage: { reference: PAUSE_IMAGE, config: pause.config },
+    pauseImage: { reference: PAUSE_IMAGE, ...pause },
     images,
     configMaps: manifest.configMaps,
     secrets: manifest.secrets,
@@ -206,4 +223,13 @@ async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>
     clock,
     random,
   });
+}
+
+/**
+ * What the shim would read off the node's files: their owners, and which directories are a tmpfs. Here they belong to whoever runs the
+ * laptop, who may neither give files away nor mount.
+ */
+export function hostVolumesOf(plan: PodPlan): HostVolumes {
+  const owners = new Map(plan.files.map((file) => [file.path, { uid: 0, gid: file.kind === "symlink" ? 0 : (file.gid ?? 0) }]));
+  return { owner: (path) => owners.get(path), isTmpfs: async (path) => plan.memoryDirectories.has(path) };
 }

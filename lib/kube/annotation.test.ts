@@ -43,6 +43,12 @@ const CASES: readonly (readonly [string, string, readonly string[], readonly str
     [`    ${KEY}: |`, "      one", "      two"],
     [`    ${KEY}: ${VALUE}`],
   ],
+  [
+    "keeps the comment beside the bar of a block scalar",
+    `apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    ${KEY}: |-2  # why # so\n        one # text\n    z: y\n`,
+    [`    ${KEY}: |-2  # why # so`, "        one # text"],
+    [`    ${KEY}: ${VALUE}  # why # so`],
+  ],
   ["replaces nothing", `apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    ${KEY}:\n    z: y\n`, [`    ${KEY}:`], [`    ${KEY}: ${VALUE}`]],
   ["makes annotations in block style", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec: {}\n", [], ["  annotations:", `    ${KEY}: ${VALUE}`]],
   ["takes over an indent of four", "apiVersion: v1\nkind: Pod\nmetadata:\n    name: x\nspec: {}\n", [], ["    annotations:", `        ${KEY}: ${VALUE}`]],
@@ -112,6 +118,63 @@ const CASES: readonly (readonly [string, string, readonly string[], readonly str
     [],
     ["  metadata:", "    annotations:", `      ${KEY}: ${VALUE}`],
   ],
+  [
+    "goes before a block scalar that the file ends in, which would swallow a line break",
+    "apiVersion: v1\nkind: Pod\nspec:\n  args: |\n    abc",
+    [],
+    ["metadata:", "  annotations:", `    ${KEY}: ${VALUE}`],
+  ],
+  [
+    "does the same in an item of a List",
+    "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  args: >\n    abc",
+    ["- apiVersion: v1"],
+    ["- metadata:", "    annotations:", `      ${KEY}: ${VALUE}`, "  apiVersion: v1"],
+  ],
+  ["works below quoted keys", "\"apiVersion\": v1\n'kind': Pod\n'metadata':\n  \"annotations\":\n    'a': b\n", [], [`    ${KEY}: ${VALUE}`]],
+  [
+    "replaces below a quoted key",
+    `apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    "${KEY}": old\n`,
+    [`    "${KEY}": old`],
+    [`    "${KEY}": ${VALUE}`],
+  ],
+  [
+    "replaces a value on a line of its own",
+    `apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    ${KEY}:\n      old\n    z: y\n`,
+    ["      old"],
+    [`      ${VALUE}`],
+  ],
+  ["fills an anchored mapping of nothing", "apiVersion: v1\nkind: Pod\nmetadata: &m\nspec: {}\n", [], ["  annotations:", `    ${KEY}: ${VALUE}`]],
+  [
+    "keeps anchors and tags of an empty mapping",
+    "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations: &a !!map {}\n",
+    ["  annotations: &a !!map {}"],
+    [`  annotations: &a !!map {"${KEY}": "${VALUE}"}`],
+  ],
+  [
+    "stays before a comment inside of braces",
+    "apiVersion: v1\nkind: Pod\nmetadata: {\n  name: x # note\n}\n",
+    ["  name: x # note"],
+    [`  name: x, "annotations": {"${KEY}": "${VALUE}"} # note`],
+  ],
+  [
+    "keeps JSON on several lines JSON",
+    '{\r\n\t"apiVersion": "v1",\r\n\t"kind": "Pod"\r\n}\r\n',
+    ['\t"kind": "Pod"\r'],
+    [`\t"kind": "Pod", "metadata": {"annotations": {"${KEY}": "${VALUE}"}}\r`],
+  ],
+  [
+    "goes to the template of a Deployment in JSON that has no metadata",
+    '{"apiVersion":"apps/v1","kind":"Deployment","spec":{"template":{"spec":{"containers":[]}}}}',
+    ['{"apiVersion":"apps/v1","kind":"Deployment","spec":{"template":{"spec":{"containers":[]}}}}'],
+    [`{"apiVersion":"apps/v1","kind":"Deployment","spec":{"template":{"spec":{"containers":[]}, "metadata": {"annotations": {"${KEY}": "${VALUE}"}}}}}`],
+  ],
+  [
+    "works in the item of a typed list, which has no kind",
+    "apiVersion: v1\nkind: PodList\nitems:\n-\n    spec: {}\n",
+    [],
+    ["    metadata:", "      annotations:", `        ${KEY}: ${VALUE}`],
+  ],
+  ["works below an explicit key", "apiVersion: v1\nkind: Pod\n? metadata\n: name: x\nspec: {}\n", [], ["  annotations:", `    ${KEY}: ${VALUE}`]],
 ];
 
 describe("setAnnotation", () => {
@@ -151,6 +214,9 @@ describe("setAnnotation", () => {
     const aliased =
       "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: &m\n    name: x\n- apiVersion: v1\n  kind: Pod\n  metadata: *m\n";
     expect(() => annotate(aliased)).toThrow("app.yaml:10:13: items[1]: metadata is the alias *m");
+    const template =
+      "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Job\n  spec: {template: &t {spec: {}}}\n- apiVersion: v1\n  kind: Job\n  spec:\n    template: *t\n";
+    expect(() => annotate(template)).toThrow("app.yaml:10:15: items[1]: template is the alias *t");
   });
 
   it("refuses what it cannot annotate", () => {
@@ -169,7 +235,41 @@ describe("setAnnotation", () => {
     expect(() => setAnnotation("another text", object, KEY, VALUE)).toThrow(KubeError);
   });
 
-  it("changes nothing but the annotation, whatever the style (property)", () => {
+  it("is one run of characters per object: without it, the file is as it was (property)", { timeout: 60_000 }, () => {
+    fc.assert(
+      fc.property(fc.oneof(manifestText, jsonText), fc.nat(2), (text, choice) => {
+        const manifest = parseManifest({ name: "p", text });
+        const able = manifest.objects.filter((object) => object.kind !== "ConfigMap");
+        const object = able[choice % Math.max(1, able.length)];
+        if (object === undefined) return;
+        const after = setAnnotation(text, object, KEY, VALUE);
+        let head = 0;
+        while (head < text.length && text[head] === after[head]) head++;
+        let tail = 0;
+        while (tail < text.length - head && text.at(-1 - tail) === after.at(-1 - tail)) tail++;
+        const gone = text.slice(head, text.length - tail);
+        const old = podAnnotationOf(object, KEY)?.value;
+        // What goes is an older value, or what stood for nothing.
+        if (old === undefined) expect(["", "null", "~", "{}", "{ }", " "]).toContain(gone);
+        else expect(gone.length).toBeLessThanOrEqual(60);
+        const again = parseManifest({ name: "p", text: after }).objects[manifest.objects.indexOf(object)];
+        expect(again === undefined ? undefined : podAnnotationOf(again, KEY)?.value).toBe(VALUE);
+        if (again !== undefined) expect(setAnnotation(after, again, KEY, VALUE)).toBe(after);
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  it("leaves JSON that JSON.parse reads (property)", { timeout: 60_000 }, () => {
+    fc.assert(
+      fc.property(jsonText, (text) => {
+        const after = JSON.stringify(JSON.parse(annotate(text)));
+        expect(after.split(JSON.stringify(VALUE)).length - 1).toBe(parseManifest({ name: "j", text }).objects.length);
+      }),
+    );
+  });
+
+  it("changes nothing but the annotation, whatever the style (property)", { timeout: 60_000 }, () => {
     fc.assert(
       fc.property(manifestText, fc.constantFrom(VALUE, "yes", "two words: here"), (text, value) => {
         const before = parseManifest({ name: "p", text });
@@ -230,6 +330,26 @@ const manifestText: fc.Arbitrary<string> = fc
     const text = documents.map((shape) => documentText(shape)).join("---\n");
     const whole = (start ? "%YAML 1.2\n---\n" : "") + text + (finalBreak ? "" : "last: x");
     return crlf ? whole.replaceAll("\n", "\r\n") : whole;
+  });
+
+/** The same documents as JSON and as items of a List, in several layouts. */
+const jsonText: fc.Arbitrary<string> = fc
+  .record({
+    annotations: fc.constantFrom(undefined, null, {}, { a: "b" }, { [KEY]: "old", z: "y" }),
+    metadata: fc.boolean(),
+    kinds: fc.array(fc.constantFrom("Pod", "Job", "CronJob"), { minLength: 1, maxLength: 3 }),
+    indent: fc.constantFrom(undefined, 1, 2, "\t"),
+    crlf: fc.boolean(),
+    finalBreak: fc.boolean(),
+  })
+  .map(({ annotations, metadata, kinds, indent, crlf, finalBreak }) => {
+    const template = { ...(metadata ? { metadata: { name: "n", annotations } } : {}), spec: { containers: [{ name: "c", image: "i" }] } };
+    const items = kinds.map((kind) => {
+      const controlled = { spec: kind === "CronJob" ? { jobTemplate: { spec: { template } } } : { template } };
+      return { apiVersion: "v1", kind, ...(kind === "Pod" ? template : controlled) };
+    });
+    const text = JSON.stringify({ apiVersion: "v1", kind: "List", items }, null, indent) + (finalBreak ? "\n" : "");
+    return crlf ? text.replaceAll("\n", "\r\n") : text;
   });
 
 interface Shape {

@@ -1,7 +1,8 @@
 import { KubeError } from "./errors.ts";
+import { podTemplatePath } from "./kinds.ts";
 import { type KubeObject, type Manifest, parseManifest } from "./manifest.ts";
 import type { Position } from "./problem.ts";
-import { podTemplatePath } from "./resources.ts";
+
 import {
   contentOf,
   entryOf,
@@ -10,13 +11,14 @@ import {
   scalarText,
   valueOf,
   type YamlContent,
+  type YamlEntry,
   type YamlMapping,
   type YamlNode,
   type YamlScalar,
 } from "./yaml-node.ts";
 
 /** Replaces the UTF-16 units from `start` to `end` of a text. */
-export interface TextEdit {
+interface TextEdit {
   readonly start: number;
   readonly end: number;
   readonly text: string;
@@ -70,11 +72,9 @@ export function setAnnotations(manifest: Manifest, values: ReadonlyMap<KubeObjec
   const edited = applyEdits(manifest.file.text, edits);
   // The edit works on characters; the proof that it did what it should, and nothing else, is to read the result back.
   const after = readBack(manifest, edited);
-  const wanted = manifest.objects.map((object) => {
-    const value = values.get(object);
-    return value === undefined ? fingerprint(object.node) : fingerprint(object.node, annotationPath(object), key, value);
-  });
-  const found = after?.objects.map((object) => fingerprint(object.node)) ?? [];
+  const pathOf = (object: KubeObject): readonly string[] | undefined => (values.has(object) ? [...annotationPath(object), key] : undefined);
+  const wanted = manifest.objects.map((object) => fingerprint(object.node, pathOf(object), values.get(object)));
+  const found = after?.objects.map((object, index) => fingerprint(object.node, pathOf(manifest.objects[index] ?? object))) ?? [];
   for (const [index, object] of manifest.objects.entries()) {
     if (wanted[index] === found[index] && wanted.length === found.length) continue;
     throw new KubeError(
@@ -89,7 +89,7 @@ export function setAnnotations(manifest: Manifest, values: ReadonlyMap<KubeObjec
 }
 
 /** The text with all edits made. Edits do not overlap. */
-export function applyEdits(text: string, edits: readonly TextEdit[]): string {
+function applyEdits(text: string, edits: readonly TextEdit[]): string {
   const ordered = [...edits].sort((a, b) => a.start - b.start);
   let result = "";
   let at = 0;
@@ -106,8 +106,8 @@ function annotationEdit(object: KubeObject, key: string, value: string): TextEdi
   if (template === undefined)
     throw new KubeError("ERR_KUBE_EDIT", [problemAt(object, object.node, `a ${object.kind} without a pod template has no place for annotation ${key}`)]);
   const editor = new Editor(object);
-  let mapping = template;
-  const missing = ["metadata", "annotations", key];
+  let mapping = object.node;
+  const missing = [...annotationPath(object), key];
   for (let step = missing.shift(); step !== undefined; step = missing.shift()) {
     const entry = entryOf(mapping, step);
     if (entry === undefined) return editor.append(mapping, [step, ...missing], value);
@@ -153,7 +153,15 @@ class Editor {
     // A block scalar ends after its last line break: leave one.
     const lineBreak = style === "block" && this.#text[node.end - 1] === "\n" ? this.#lineBreakBefore(node.end) : "";
     const text = style === "double" ? quoted(value) : style === "single" ? singleQuoted(value) : scalar(value);
-    return { start: node.start, end: node.end, text: text + lineBreak };
+    return { start: node.start, end: node.end, text: text + (style === "block" ? this.#headerComment(node.start) : "") + lineBreak };
+  }
+
+  /** The comment after the `|` or `>` of a block scalar, with the space before it. */
+  #headerComment(offset: number): string {
+    const end = this.#text.indexOf("\n", offset);
+    const header = this.#text.slice(offset, end === -1 ? undefined : end).trimEnd();
+    const hash = header.indexOf("#");
+    return hash === -1 ? "" : header.slice(header.slice(0, hash).trimEnd().length);
   }
 
   /** Appends an entry to a mapping that has entries. */
@@ -163,7 +171,10 @@ class Editor {
     if (mapping.flow) return { start: end, end, text: `, ${flowEntry(path, value)}` };
     const first = mapping.entries[0];
     const column = first === undefined ? 0 : this.#columnOf(first.key.start);
-    return this.#insertLines(end, this.#blockEntry(path, value, column, this.#step(mapping, column)));
+    const lines = this.#blockEntry(path, value, column, this.#step(mapping, column));
+    // A line break after a block scalar that the text ends with would become part of it.
+    const open = end === this.#text.length && !this.#text.endsWith("\n") && last !== undefined && lastScalar(last.value)?.style === "block";
+    return open && first !== undefined ? this.#insertBefore(first.key.start, lines, column) : this.#insertLines(end, lines);
   }
 
   /** Puts an entry into a value that is empty: nothing, `~` or `{}`. */
@@ -195,6 +206,13 @@ class Editor {
     return { start: at, end: at, text: lines.map((line) => lineBreak + line).join("") };
   }
 
+  /** Puts lines where the first key of a mapping stands, which goes to a line of its own. */
+  #insertBefore(offset: number, lines: readonly string[], column: number): TextEdit {
+    const lineBreak = this.#text.includes("\r\n") ? "\r\n" : "\n";
+    const text = lines.map((line, index) => (index === 0 ? line.slice(column) : line) + lineBreak).join("");
+    return { start: offset, end: offset, text: text + " ".repeat(column) };
+  }
+
   #lineBreakBefore(offset: number): string {
     return this.#text[offset - 2] === "\r" ? "\r\n" : "\n";
   }
@@ -220,6 +238,14 @@ class Editor {
     }
     return undefined;
   }
+}
+
+/** The scalar that a block node ends with. */
+function lastScalar(node: YamlNode): YamlScalar | undefined {
+  if (node.kind === "scalar") return node;
+  if (node.kind === "alias" || node.flow) return undefined;
+  const last = node.kind === "mapping" ? node.entries.at(-1)?.value : node.items.at(-1);
+  return last === undefined ? undefined : lastScalar(last);
 }
 
 /** Offset after the last character of a node that is not space, comment or closing bracket of an outer node. */
@@ -269,30 +295,27 @@ function readBack(manifest: Manifest, text: string): Manifest | undefined {
 }
 
 /**
- * Text that is equal for two trees if they mean the same, in the same order of keys. With `path`, the tree is taken as if
- * `key` had `value` in the mapping there.
+ * Text that is equal for two trees if they mean the same, in the same order of keys; only those on `path` may stand anywhere.
+ * With `value`, the tree is taken as if that were at the end of the path.
  */
-function fingerprint(node: YamlNode, path?: readonly string[], key = "", value = ""): string {
-  const content = contentOf(node);
-  if (path !== undefined && path.length === 0) return fingerprintWith(content, key, JSON.stringify(value));
-  if (path !== undefined) {
-    const [step = "", ...rest] = path;
-    const inner = content.kind === "mapping" ? valueOf(content, step) : undefined;
-    return fingerprintWith(content, step, fingerprint(inner ?? EMPTY, rest, key, value));
+function fingerprint(node: YamlNode | undefined, path?: readonly string[], value?: string): string {
+  const [step, ...rest] = path ?? [];
+  if (step === undefined && value !== undefined) return JSON.stringify(value);
+  const content = node === undefined ? undefined : contentOf(node);
+  if (step !== undefined) {
+    const entries = content?.kind === "mapping" ? content.entries : [];
+    const own = entries.find((entry) => entry.key.text === step)?.value;
+    const parts = entries.filter((entry) => entry.key.text !== step).map((entry) => entryFingerprint(entry));
+    return `{${[...parts, `${JSON.stringify(step)}:${fingerprint(own, rest, value)}`].join(",")}}`;
   }
+  if (content === undefined) return "";
   if (content.kind === "scalar") return scalarFingerprint(content);
   if (content.kind === "sequence") return `[${content.items.map((item) => fingerprint(item)).join(",")}]`;
-  return `{${content.entries.map((entry) => `${JSON.stringify(entry.key.text)}:${fingerprint(entry.value)}`).join(",")}}`;
+  return `{${content.entries.map((entry) => entryFingerprint(entry)).join(",")}}`;
 }
 
-const EMPTY: YamlMapping = { kind: "mapping", start: 0, end: 0, flow: true, entries: [] };
-
-/** Fingerprint of a mapping, or of nothing, with the value of `key` replaced or appended. */
-function fingerprintWith(content: YamlContent, key: string, inner: string): string {
-  const entries = content.kind === "mapping" ? content.entries : [];
-  const parts = entries.map((entry) => `${JSON.stringify(entry.key.text)}:${entry.key.text === key ? inner : fingerprint(entry.value)}`);
-  if (!entries.some((entry) => entry.key.text === key)) parts.push(`${JSON.stringify(key)}:${inner}`);
-  return `{${parts.join(",")}}`;
+function entryFingerprint(entry: YamlEntry): string {
+  return `${JSON.stringify(entry.key.text)}:${fingerprint(entry.value)}`;
 }
 
 function scalarFingerprint(content: YamlScalar): string {

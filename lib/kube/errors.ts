@@ -1,5 +1,6 @@
 import { type ErrorTable, SealpodError, type SealpodErrorOptions } from "@sealpod/core";
 import { formatProblem, type Problem } from "./problem.ts";
+import type { ResourceList } from "./resources.ts";
 
 /** Codes of {@link KubeError}. */
 export type KubeErrorCode = "ERR_KUBE_YAML" | "ERR_KUBE_LIMIT" | "ERR_KUBE_MANIFEST" | "ERR_KUBE_EDIT";
@@ -18,11 +19,17 @@ const SHOWN_PROBLEMS = 40;
 /** Errors of `lib/kube`; {@link problems} lists every problem that was found, in the order of the file. */
 export class KubeError extends SealpodError<KubeErrorCode> {
   readonly problems: readonly Problem[];
+  /**
+   * What can be looked at further, to find more problems: the resources that have none but unknown fields. Undefined if they could
+   * refer to something that was not read.
+   */
+  readonly sound: ResourceList | undefined;
 
-  constructor(code: KubeErrorCode, problems: readonly Problem[], options?: SealpodErrorOptions) {
+  constructor(code: KubeErrorCode, problems: readonly Problem[], options: SealpodErrorOptions & { readonly sound?: ResourceList | undefined } = {}) {
     const shown = problems.slice(0, SHOWN_PROBLEMS).map((problem) => formatProblem(problem));
     if (problems.length > SHOWN_PROBLEMS) shown.push(`and ${problems.length - SHOWN_PROBLEMS} more`);
     super(KUBE_ERRORS, code, shown.join("\n"), options);
     this.problems = problems;
+    this.sound = options.sound;
   }
 }

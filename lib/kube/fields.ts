@@ -1,10 +1,14 @@
+import { unknownFieldHint } from "./hints.ts";
 import type { Position, Problem, ProblemKind } from "./problem.ts";
-import { contentOf, isNull, scalarText, scalarValue, type YamlContent, type YamlEntry, type YamlMapping, type YamlNode } from "./yaml-node.ts";
+import { contentOf, isNull, scalarValue, type YamlContent, type YamlEntry, type YamlMapping, type YamlNode } from "./yaml-node.ts";
 
 /** Where typed readers put what they find wrong, instead of stopping at the first problem. */
 export interface ProblemSink {
   positionOf(offset: number): Position;
+  /** @throws {KubeError} if there are too many problems already */
   report(problem: Problem): void;
+  /** What is no error, but should be known. */
+  warn(problem: Problem): void;
 }
 
 /** Reads a value at a cursor; undefined after reporting why it could not. */
@@ -33,6 +37,11 @@ export class Cursor {
   refuse(kind: ProblemKind, message: string, position: Position = this.position): undefined {
     this.#sink.report({ kind, position, path: this.path, message });
     return undefined;
+  }
+
+  /** Notes something here that is no error. */
+  warn(kind: ProblemKind, message: string, position: Position = this.position): void {
+    this.#sink.warn({ kind, position, path: this.path, message });
   }
 
   at(node: YamlNode, step: string): Cursor {
@@ -77,19 +86,31 @@ export class Fields {
     return this.optional(name, listOf(read)) ?? [];
   }
 
-  /** Fields that say nothing about the policy. */
+  /** Reads fields only to find what is wrong in them: they say nothing about the policy. */
+  check(readers: FieldReaders): void {
+    for (const [name, read] of Object.entries(readers)) this.optional(name, read);
+  }
+
+  /** Fields whose values are nobody's concern here. */
   ignore(...names: readonly string[]): void {
     for (const name of names) this.#known.add(name);
   }
 
+  /** Where the field `name` is written, if it is. */
+  find(name: string): Cursor | undefined {
+    const entry = this.#entry(name);
+    return entry === undefined || isNull(contentOf(entry.value)) ? undefined : this.cursor.at(entry.value, name);
+  }
+
+  /** Names in the order of the file. */
+  names(): readonly string[] {
+    return this.#mapping.entries.map(({ key }) => key.text);
+  }
+
   /** Reports every field that no reader asked for. */
   done(): void {
-    for (const { key, value } of this.#mapping.entries) {
-      if (this.#known.has(key.text)) continue;
-      const at = this.cursor.at(key, key.text);
-      // kubectl would merge these fields into the mapping and genpolicy would not see them: never a mere warning.
-      if (key.text === "<<" && value.kind !== "scalar") at.refuse("bad-value", "YAML merge keys are not supported: write the fields out");
-      else at.refuse("unknown-field", "unsupported field");
+    for (const { key } of this.#mapping.entries) {
+      if (!this.#known.has(key.text)) this.cursor.at(key, key.text).refuse("unknown-field", `unsupported field${unknownFieldHint(key.text, this.#known)}`);
     }
   }
 
@@ -99,30 +120,27 @@ export class Fields {
   }
 }
 
-/** Text; unquoted numbers and booleans are taken as text. */
-export const text: Read<string> = (at) => {
-  const value = at.node.kind === "scalar" ? scalarText(at.node) : undefined;
-  return value ?? at.refuse("wrong-type", `expected text, found ${describe(at.node)}`);
-};
+/** What reads each field of a mapping. */
+export type FieldReaders = Readonly<Record<string, Read<unknown>>>;
 
-/** `true` or `false`. */
-export const boolean: Read<boolean> = (at) => {
-  const value = at.node.kind === "scalar" ? scalarValue(at.node) : undefined;
-  return typeof value === "boolean" ? value : at.refuse("wrong-type", `expected true or false, found ${describe(at.node)}`);
-};
-
-/** A whole number from `minimum` to `maximum`. */
-export function integer(minimum: number, maximum: number): Read<number> {
+/** A mapping whose fields `read` takes; those that it leaves are unknown. */
+export function object<T>(read: (fields: Fields, at: Cursor) => T | undefined): Read<T> {
   return (at) => {
-    const value = at.node.kind === "scalar" ? scalarValue(at.node) : undefined;
-    return typeof value === "number" && Number.isInteger(value) && value >= minimum && value <= maximum
-      ? value
-      : at.refuse("wrong-type", `expected a whole number from ${minimum} to ${maximum}, found ${describe(at.node)}`);
+    const fields = at.fields();
+    if (fields === undefined) return undefined;
+    const value = read(fields, at);
+    fields.done();
+    return value;
   };
 }
 
-/** A Linux user or group id. */
-export const unixId: Read<number> = integer(0, 0xffff_ffff);
+/** A mapping with these fields and no others, of which nothing is kept. */
+export function record(readers: FieldReaders): Read<true> {
+  return object((fields) => {
+    fields.check(readers);
+    return true;
+  });
+}
 
 /** A sequence of values. */
 export function listOf<T>(read: Read<T>): Read<readonly T[]> {
@@ -135,18 +153,8 @@ export function listOf<T>(read: Read<T>): Read<readonly T[]> {
   };
 }
 
-/** A mapping from text to text, in the order of the file. */
-export const textMap: Read<ReadonlyMap<string, string>> = (at) => {
-  if (at.node.kind !== "mapping") return at.refuse("wrong-type", `expected a mapping of text, found ${describe(at.node)}`);
-  const map = new Map<string, string>();
-  for (const { key, value } of at.node.entries) {
-    const item = text(at.at(value, key.text));
-    if (item !== undefined) map.set(key.text, item);
-  }
-  return map;
-};
-
-function describe(node: YamlContent): string {
+/** A node in words, for messages. */
+export function describe(node: YamlContent): string {
   if (node.kind !== "scalar") return `a ${node.kind}`;
   const value = scalarValue(node);
   if (value === null) return "nothing";

@@ -34,6 +34,28 @@ describe("parseManifest", () => {
     expect(parseManifest({ name: "f", text: "# only a comment\n" }).objects).toEqual([]);
   });
 
+  it("reads files that were put together with their byte order marks", () => {
+    const one = "apiVersion: v1\nkind: Secret\n";
+    const text = `\uFEFF${one}---\n\uFEFF${one}--- \r\n\uFEFF# note\n${one}...\n${one}---\n\uFEFF---\n${one}---\n\uFEFF`;
+    const { objects } = parseManifest({ name: "f", text });
+    const places = objects.map(({ manifest, kind, node }) => ({ kind, ...manifest.positionOf(node.start) }));
+    expect(places.map(({ kind, line, column }) => [kind, line, column])).toEqual([
+      ["Secret", 1, 2],
+      ["Secret", 4, 2],
+      ["Secret", 8, 1],
+      ["Secret", 11, 1],
+      ["Secret", 15, 1],
+    ]);
+    expect(text.slice(objects[1]?.node.start).startsWith("apiVersion")).toBe(true);
+    expect(problemsOf(`${one}---\n\uFEFFa: [\n`)[0]).toMatch(/^f\.yaml:5:1: not YAML: /);
+  });
+
+  it("says what to do about lines that only libyaml takes", () => {
+    const hint = "its lines must be indented more than the line that it starts in";
+    expect(problemsOf('a:\n  b: "x\n  y"\n')[0]).toBe(`f.yaml:2:8: not YAML: Missing closing "quote; ${hint}`);
+    expect(problemsOf("a: [\nb\n]\n")[0]).toContain(hint);
+  });
+
   // Malformed input: each with the place where it goes wrong.
   for (const [name, text, expected] of [
     ["a scalar document", "just text\n", ["f.yaml:1:1: a Kubernetes object is a mapping with apiVersion and kind, found a scalar"]],
@@ -55,7 +77,7 @@ describe("parseManifest", () => {
     ["a tag", "a: !!binary x\n", ["f.yaml:1:13: tag tag:yaml.org,2002:binary is not supported"]],
     ["an alias without an anchor", "a: *b\n", ["f.yaml:1:4: alias *b has no anchor before it that has ended"]],
     ["an alias inside its own anchor", "a: &a [*a]\n", ["f.yaml:1:8: alias *a has no anchor before it that has ended"]],
-    ["an anchor of another document", "a: &x 1\n---\nb: *x\n", ["f.yaml:3:4: alias *x has no anchor before it that has ended"]],
+    ["an anchor of another document", "apiVersion: &x v1\nkind: Pod\n---\nb: *x\n", ["f.yaml:4:4: alias *x has no anchor before it that has ended"]],
   ] as const) {
     it(`refuses ${name}`, () => expect(problemsOf(text)).toEqual(expected));
   }
@@ -65,7 +87,7 @@ describe("parseManifest", () => {
     expect(problemsOf("a: b\n\tc: d\n").length).toBeGreaterThan(0);
   });
 
-  it("refuses what is over its limits, before it costs time", () => {
+  it("refuses what is over its limits, before it costs time", { timeout: 60_000 }, () => {
     const { maxDepth, maxDocuments, maxAliases } = DEFAULT_MANIFEST_LIMITS;
     for (const open of ["[", "{a: ", "- ", "? "]) expect(problemsOf(open.repeat(20_000))[0]).toMatch(new RegExp(`nested deeper than ${maxDepth}$`));
     expect(problemsOf("---\na: b\n".repeat(maxDocuments + 1))[0]).toContain("documents");

@@ -1,7 +1,10 @@
-import { Composer, type CST, isAlias, isMap, isScalar, isSeq, Parser, type ParsedNode } from "yaml";
+import { Composer, CST, Lexer, Parser, type ParsedNode } from "yaml";
 import { KubeError } from "./errors.ts";
-import { LineIndex, type Position, type Problem, type ProblemKind } from "./problem.ts";
-import { isNull, valueOf, scalarText, type YamlContent, type YamlEntry, type YamlMapping, type YamlNode, type YamlScalar } from "./yaml-node.ts";
+import { itemKindOf } from "./kinds.ts";
+import { findHiddenLineBreaks } from "./kubectl-yaml.ts";
+import { byPosition, LineIndex, MAX_PROBLEMS, type Position, type Problem, type ProblemKind } from "./problem.ts";
+import { TreeBuilder } from "./tree-builder.ts";
+import { contentOf, entryOf, isNull, scalarText, valueOf, type YamlContent, type YamlMapping, type YamlNode } from "./yaml-node.ts";
 
 /** Limits of {@link parseManifest}. */
 export interface ManifestLimits {
@@ -52,16 +55,10 @@ export interface Manifest {
   readonly file: SourceFile;
   /** Documents that are not null, in order. */
   readonly documents: readonly YamlContent[];
-  /** Objects in order; the items of a List take its place. */
+  /** Objects in order; the items of a List or of a typed list such as PodList take its place, as kubectl has it. */
   readonly objects: readonly KubeObject[];
   positionOf(offset: number): Position;
 }
-
-/** The kind whose `items` are objects themselves. */
-const LIST = "List";
-
-/** Tags that say nothing new about a node. */
-const CORE_TAGS: ReadonlySet<string> = new Set(["!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"]);
 
 /**
  * Parses YAML 1.2 text of one or more documents into Kubernetes objects. Null documents (a trailing `---`) are skipped. Each
@@ -69,12 +66,28 @@ const CORE_TAGS: ReadonlySet<string> = new Set(["!", "tag:yaml.org,2002:str", "t
  * @throws {KubeError} ERR_KUBE_YAML, ERR_KUBE_LIMIT, ERR_KUBE_MANIFEST; `problems` holds all that were found
  */
 export function parseManifest(file: SourceFile, limits: ManifestLimits = DEFAULT_MANIFEST_LIMITS): Manifest {
+  const { manifest, problems } = scanManifest(file, limits);
+  if (problems.length === 0) return manifest;
+  throw new KubeError(problems.some(({ kind }) => kind === "syntax") ? "ERR_KUBE_YAML" : "ERR_KUBE_MANIFEST", problems);
+}
+
+/**
+ * What can be parsed of a text, and what is wrong with the rest of it.
+ * @throws {KubeError} ERR_KUBE_LIMIT
+ */
+export function scanManifest(file: SourceFile, limits: ManifestLimits): { readonly manifest: Manifest; readonly problems: readonly Problem[] } {
   const lines = new LineIndex(file.name, file.text);
   const problem = (kind: ProblemKind, offset: number, message: string, path = ""): Problem => ({ kind, position: lines.positionOf(offset), path, message });
   const limit = (offset: number, message: string): KubeError => new KubeError("ERR_KUBE_LIMIT", [problem("limit", offset, message)]);
 
   if (file.text.length > limits.maxLength) throw limit(0, `the text has ${file.text.length} characters, more than the limit of ${limits.maxLength}`);
-  const tokens = [...new Parser().parse(file.text)];
+  const hidden = findHiddenLineBreaks(file.text, MAX_PROBLEMS);
+  if (hidden.length > 0) {
+    // Whatever else is found would be about other lines than kubectl has.
+    const manifest: Manifest = { file, documents: [], objects: [], positionOf: (offset) => lines.positionOf(offset) };
+    return { manifest, problems: hidden.map(({ offset, message }) => problem("syntax", offset, message)) };
+  }
+  const tokens = parseTokens(file.text);
   const tooDeep = findTooDeep(tokens, limits.maxDepth);
   if (tooDeep !== undefined) throw limit(tooDeep, `nested deeper than ${limits.maxDepth}`);
   if (tokens.filter((token) => token.type === "document").length > limits.maxDocuments) throw limit(0, `more than ${limits.maxDocuments} documents`);
@@ -84,26 +97,30 @@ export function parseManifest(file: SourceFile, limits: ManifestLimits = DEFAULT
   const composer = new Composer({ schema: "failsafe", version: "1.2", uniqueKeys: false, prettyErrors: false });
   const problems: Problem[] = [];
   const documents: YamlContent[] = [];
-  const builder = new TreeBuilder(limits, limit);
+  const builder = new TreeBuilder(file.text, limits, limit);
   for (const document of composer.compose(tokens)) {
-    for (const error of document.errors) problems.push(problem("syntax", error.pos[0], `not YAML: ${error.message}`));
+    if (problems.length >= MAX_PROBLEMS) break;
+    for (const error of document.errors) problems.push(problem("syntax", error.pos[0], `not YAML: ${error.message}${indentationHint(error.message)}`));
     if (document.errors.length > 0 || document.contents === null) continue;
     const content = builder.document(document.contents as ParsedNode);
-    problems.push(...builder.takeProblems().map((found) => problem("syntax", found.offset, found.message)));
-    if (!isNull(content)) documents.push(content);
+    const found = builder.takeProblems();
+    for (const { offset, message } of found) problems.push(problem("syntax", offset, message));
+    if (found.length === 0 && !isNull(content)) documents.push(content);
   }
-  if (problems.length > 0) throw new KubeError("ERR_KUBE_YAML", problems);
 
   const objects: KubeObject[] = [];
   const manifest: Manifest = { file, documents, objects, positionOf: (offset) => lines.positionOf(offset) };
-  const addObject = (content: YamlContent, offset: number, document: number, path: string): void => {
+  const addObject = (node: YamlNode, document: number, path: string, listed?: TypeMeta): void => {
+    const content = contentOf(node);
+    const offset = node.start;
     if (content.kind !== "mapping") {
       problems.push(problem("wrong-type", offset, `a Kubernetes object is a mapping with apiVersion and kind, found a ${content.kind}`, path));
       return;
     }
-    const header = (name: string): string | undefined => {
+    const header = (name: keyof TypeMeta): string | undefined => {
       const value = valueOf(content, name);
       const text = value?.kind === "scalar" ? scalarText(value) : undefined;
+      if (value === undefined && listed !== undefined) return listed[name];
       if (value === undefined) problems.push(problem("missing-field", offset, `no ${name}: this is not a Kubernetes object`, path));
       else if (text === undefined) problems.push(problem("wrong-type", value.start, `${name} must be text`, path));
       return text;
@@ -111,23 +128,64 @@ export function parseManifest(file: SourceFile, limits: ManifestLimits = DEFAULT
     const apiVersion = header("apiVersion");
     const kind = header("kind");
     if (apiVersion === undefined || kind === undefined) return;
-    if (kind !== LIST) {
+    const entry = entryOf(content, "items");
+    const under = (step: string): string => (path === "" ? step : `${path}.${step}`);
+    // kubectl takes whatever has items for a list, and sends those instead of the object itself.
+    if (entry !== undefined && !kind.endsWith("List")) {
+      const message = `kubectl would send these items and not the ${kind}: remove items, or write kind: List`;
+      problems.push(problem("bad-value", entry.key.start, message, under("items")));
+      return;
+    }
+    const itemKind = itemKindOf(kind, entry !== undefined);
+    if (kind !== "List" && itemKind === undefined) {
       objects.push({ manifest, document, path, apiVersion, kind, node: content });
       return;
     }
-    const items = valueOf(content, "items");
+    const items = entry === undefined ? undefined : contentOf(entry.value);
     if (items?.kind !== "sequence") {
-      problems.push(problem("missing-field", items?.start ?? offset, "a List needs a sequence of items", path));
+      problems.push(problem("missing-field", items?.start ?? offset, `a ${kind} needs a sequence of items`, path));
       return;
     }
-    for (const [index, item] of items.items.entries()) {
-      const itemContent = item.kind === "alias" ? item.target : item;
-      addObject(itemContent, item.start, document, path === "" ? `items[${index}]` : `${path}.items[${index}]`);
-    }
+    // The API server leaves the type out of the items of a typed list: it is that of the list.
+    const type = itemKind === undefined ? undefined : { apiVersion, kind: itemKind };
+    for (const [index, item] of items.items.entries()) addObject(item, document, under(`items[${index}]`), type);
   };
-  for (const [index, content] of documents.entries()) addObject(content, content.start, index, "");
-  if (problems.length > 0) throw new KubeError("ERR_KUBE_MANIFEST", problems);
-  return manifest;
+  for (const [index, content] of documents.entries()) addObject(content, index, "");
+  return { manifest, problems: problems.sort(byPosition).slice(0, MAX_PROBLEMS) };
+}
+
+/** What says what an object is. */
+interface TypeMeta {
+  readonly apiVersion: string;
+  readonly kind: string;
+}
+
+/**
+ * Tokens of a text. Files that were put together can have a byte order mark after a `---`: it is in no token, and kubectl
+ * does not see it either.
+ */
+function parseTokens(text: string): readonly CST.Token[] {
+  const marks = [...text.matchAll(/^---[ \t]*\r?\n(?=\uFEFF)/gm)].map((match) => match.index + match[0].length);
+  if (marks.length === 0) return [...new Parser().parse(text)];
+  const parser = new Parser();
+  const tokens: CST.Token[] = [];
+  for (const [index, end] of [...marks, text.length].entries()) {
+    const start = index === 0 ? 0 : (marks[index - 1] ?? 0) + CST.BOM.length;
+    parser.offset = start;
+    let opened = index === 0;
+    for (const lexeme of new Lexer().lex(text.slice(start, end))) {
+      // The document was opened by its ---.
+      if (!opened && lexeme === CST.DOCUMENT) opened = true;
+      else for (const token of parser.next(lexeme)) tokens.push(token);
+    }
+  }
+  for (const token of parser.end()) tokens.push(token);
+  return tokens;
+}
+
+/** Ends the parser's message where the text may be good for libyaml: it lets lines start further left than YAML 1.2 does. */
+function indentationHint(message: string): string {
+  return /^Missing closing ["']quote$|^Flow .* indented/.test(message) ? "; its lines must be indented more than the line that it starts in" : "";
 }
 
 /** Offset of the first token nested deeper than `maxDepth`. Iterative: the composer recurses, so hostile depth must not reach it. */
@@ -148,98 +206,4 @@ export function findTooDeep(tokens: readonly CST.Token[], maxDepth: number): num
     }
   }
   return undefined;
-}
-
-class TreeBuilder {
-  readonly #limits: ManifestLimits;
-  readonly #limit: (offset: number, message: string) => KubeError;
-  #anchors = new Map<string, { readonly content: YamlContent; readonly size: number }>();
-  #problems: { offset: number; message: string }[] = [];
-  #aliases = 0;
-  #nodes = 0;
-
-  constructor(limits: ManifestLimits, limit: (offset: number, message: string) => KubeError) {
-    this.#limits = limits;
-    this.#limit = limit;
-  }
-
-  document(node: ParsedNode): YamlContent {
-    // Anchors do not reach from one document to the next (YAML 1.2.2 section 3.2.2.2).
-    this.#anchors = new Map();
-    this.#nodes = 0;
-    const built = this.#node(node);
-    return built.kind === "alias" ? built.target : built;
-  }
-
-  takeProblems(): readonly { offset: number; message: string }[] {
-    const problems = this.#problems;
-    this.#problems = [];
-    return problems;
-  }
-
-  #node(node: ParsedNode | null): YamlNode {
-    const offset = node?.range[0] ?? 0;
-    if (node === null) return nothingAt(0);
-    const end = node.range[1];
-    if (isAlias(node)) {
-      if (++this.#aliases > this.#limits.maxAliases) throw this.#limit(offset, `more than ${this.#limits.maxAliases} aliases`);
-      const anchor = this.#anchors.get(node.source);
-      if (anchor === undefined) return this.#refuse(offset, `alias *${node.source} has no anchor before it that has ended`);
-      this.#count(anchor.size, offset);
-      return { kind: "alias", start: offset, end, name: node.source, target: anchor.content };
-    }
-    const before = this.#nodes;
-    this.#count(1, offset);
-    if (node.tag !== undefined && !CORE_TAGS.has(node.tag)) return this.#refuse(offset, `tag ${node.tag} is not supported`);
-    const content = this.#content(node, offset, end);
-    if (node.anchor !== undefined) this.#anchors.set(node.anchor, { content, size: this.#nodes - before });
-    return content;
-  }
-
-  #content(node: Exclude<ParsedNode, { source: string; items?: never; type?: "ALIAS" } | null>, start: number, end: number): YamlContent {
-    if (isScalar(node)) return this.#scalar(node as ParsedNode, start, end);
-    if (isSeq(node)) {
-      const items = node.items.map((item) => this.#node(item as ParsedNode));
-      return { kind: "sequence", start, end, flow: node.flow === true, items };
-    }
-    if (isMap(node)) {
-      const entries: YamlEntry[] = [];
-      const keys = new Set<string>();
-      for (const pair of node.items) {
-        const keyNode = pair.key as ParsedNode | null;
-        if (!isScalar(keyNode)) {
-          this.#problems.push({ offset: keyNode?.range[0] ?? start, message: "a key must be a scalar" });
-          continue;
-        }
-        const key = this.#scalar(keyNode, keyNode.range[0], keyNode.range[1]);
-        if (keys.has(key.text)) this.#problems.push({ offset: key.start, message: `duplicate key ${JSON.stringify(key.text)}` });
-        keys.add(key.text);
-        const value = pair.value as ParsedNode | null;
-        entries.push({ key, value: value === null ? nothingAt(key.end) : this.#node(value) });
-      }
-      return { kind: "mapping", start, end, flow: node.flow === true, entries };
-    }
-    return this.#refuse(start, "unexpected node");
-  }
-
-  #scalar(node: ParsedNode, start: number, end: number): YamlScalar {
-    if (!isScalar(node)) return this.#refuse(start, "a scalar was expected");
-    const style =
-      node.type === "QUOTE_DOUBLE" ? "double" : node.type === "QUOTE_SINGLE" ? "single" : node.type?.startsWith("BLOCK") === true ? "block" : "plain";
-    return { kind: "scalar", start, end, style, text: String(node.value), taggedText: node.tag !== undefined };
-  }
-
-  #refuse(offset: number, message: string): YamlScalar {
-    this.#problems.push({ offset, message });
-    return nothingAt(offset);
-  }
-
-  #count(nodes: number, offset: number): void {
-    this.#nodes += nodes;
-    if (this.#nodes > this.#limits.maxNodes) throw this.#limit(offset, `more than ${this.#limits.maxNodes} nodes after aliases were followed`);
-  }
-}
-
-function nothingAt(offset: number): YamlScalar {
-  return { kind: "scalar", start: offset, end: offset, style: "plain", text: "", taggedText: false };
 }

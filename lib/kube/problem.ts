@@ -5,8 +5,11 @@ export interface Position {
   readonly column: number;
 }
 
-/** What is wrong with a manifest. Only `unknown-field` can be downgraded to a warning. */
-export type ProblemKind = "syntax" | "limit" | "unsupported-kind" | "unknown-field" | "missing-field" | "wrong-type" | "bad-value" | "edit";
+/**
+ * What is wrong with a manifest. Only `unknown-field` can be downgraded to a warning; `ignored` is always one: the field is
+ * valid, but a confidential guest does not do what it says.
+ */
+export type ProblemKind = "syntax" | "limit" | "unsupported-kind" | "unknown-field" | "missing-field" | "wrong-type" | "bad-value" | "ignored" | "edit";
 
 /** One problem of a manifest and the place where it is. */
 export interface Problem {
@@ -15,6 +18,14 @@ export interface Problem {
   /** Path from the document, such as `spec.containers[0].image`; empty for the document itself. */
   readonly path: string;
   readonly message: string;
+}
+
+/** More problems than anybody reads; hostile text could have millions. */
+export const MAX_PROBLEMS = 1000;
+
+/** Compares problems of one file by their place. */
+export function byPosition(a: Problem, b: Problem): number {
+  return a.position.line - b.position.line || a.position.column - b.position.column;
 }
 
 /** `file:line:column` of a position. */

@@ -1,28 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { KubeError, parseManifest, readResources, type ReadOptions, type Workload } from "./index.ts";
-
-function read(text: string, options?: ReadOptions): ReturnType<typeof readResources> {
-  return readResources(parseManifest({ name: "f.yaml", text }), options);
-}
-
-function problemsOf(text: string, options?: ReadOptions): readonly string[] {
-  try {
-    read(text, options);
-  } catch (error) {
-    if (error instanceof KubeError) return error.message.split("\n");
-    throw error;
-  }
-  return [];
-}
-
-function workloadOf(text: string): Workload {
-  const resource = read(text).resources[0];
-  if (resource?.kind !== "workload") throw new Error("no workload");
-  return resource;
-}
-
-const pod = (spec: string): string => `apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n${spec}`;
-const container = (fields: string): string => pod(`  containers:\n  - name: c\n    image: i\n${fields}`);
+import { KubeError, readManifest } from "./index.ts";
+import { container, pod, problemsOf, read, warningsOf, workloadOf } from "./test-support.ts";
 
 describe("readResources", () => {
   it("reads what decides a policy", () => {
@@ -125,43 +103,52 @@ spec:
 
   it("reports all problems of a file in one list, in the order of the file", () => {
     const text = `${pod("  hostPID: true\n  unknownThing: 1\n  containers:\n  - name: Bad_Name\n    image: 5\n    command: text\n    tty: yes\n    securityContext: {runAsUser: -1, procMount: x}\n  - image: i\n")}---
-apiVersion: networking.k8s.io/v1
-kind: Ingress
+kind: NoVersion
+---
+a: [
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+spec: {template: {spec: {containers: [{name: a, image: b}]}}}
 `;
     expect(problemsOf(text)).toEqual([
       "f.yaml:5:12: spec.hostPID: a confidential pod cannot share namespaces with its host",
       "f.yaml:6:3: spec.unknownThing: unsupported field",
-      'f.yaml:8:11: spec.containers[0].name: container name "Bad_Name" is not a DNS-1123 label (lower-case letters, digits and -)',
+      'f.yaml:8:11: spec.containers[0].name: expected a DNS-1123 label (at most 63 lower-case letters, digits and -), found "Bad_Name"',
       'f.yaml:10:14: spec.containers[0].command: expected a sequence, found "text"',
       'f.yaml:11:10: spec.containers[0].tty: expected true or false, found "yes"',
       "f.yaml:12:34: spec.containers[0].securityContext.runAsUser: expected a whole number from 0 to 4294967295, found -1",
-      "f.yaml:12:38: spec.containers[0].securityContext.procMount: unsupported field",
+      'f.yaml:12:49: spec.containers[0].securityContext.procMount: expected "Default" or "Unmasked", found "x"',
       "f.yaml:13:5: spec.containers[1]: no name",
-      expect.stringMatching(/^f\.yaml:16:7: kind: kind "Ingress" is not supported: expected a workload \(Pod, /),
+      "f.yaml:15:1: no apiVersion: this is not a Kubernetes object",
+      expect.stringMatching(/^f\.yaml:18:1: not YAML: /),
+      expect.stringMatching(/^f\.yaml:21:38: spec\.template\.spec\.containers: kind "Rollout" makes pods in a way that is not known here: .*one of Pod, /),
     ]);
+    const { code } = errorOf(text);
+    expect(code).toBe("ERR_KUBE_YAML");
+  });
+
+  it("stops at a thousand problems: hostile text could have millions", () => {
+    const error = errorOf(pod(`  containers: [${"{},".repeat(5000)}]\n`));
+    expect(error.problems.length).toBe(1000);
+    const many = read(pod(`  containers: []\n${Array.from({ length: 5000 }, (_, index) => `  unknown${index}: 1\n`).join("")}`), { silent: true });
+    expect(many.warnings.length).toBe(1000);
+    expect(errorOf(`[a]: b\n---\n`.repeat(1900)).problems.length).toBeLessThanOrEqual(1000);
   });
 
   it("downgrades unknown fields to warnings with `silent`, and nothing else", () => {
-    const text = container("    appArmor: x\n    volumeMounts: [{name: v, mountPath: /v, subPath: s}]\n");
-    expect(problemsOf(text)).toEqual([
-      "f.yaml:8:5: spec.containers[0].appArmor: unsupported field",
-      "f.yaml:9:54: spec.containers[0].volumeMounts[0].subPath: subPath is not supported: the guest gets a copy of the whole volume (kata-containers/runtime issue 2812)",
-    ]);
-    expect(read(text, { silent: true }).warnings.map(({ path }) => path)).toEqual([
-      "spec.containers[0].appArmor",
-      "spec.containers[0].volumeMounts[0].subPath",
-    ]);
+    const text = container("    appArmor: x\n  unknown: y\n");
+    expect(problemsOf(text)).toEqual(["f.yaml:8:5: spec.containers[0].appArmor: unsupported field", "f.yaml:9:3: spec.unknown: unsupported field"]);
+    expect(errorOf(text).hint).toContain("pass -s");
+    expect(warningsOf(text, { silent: true })).toEqual(["8:5 spec.containers[0].appArmor: unsupported field", "9:3 spec.unknown: unsupported field"]);
     expect(problemsOf(container("    tty: 1\n"), { silent: true })).toEqual(["f.yaml:8:10: spec.containers[0].tty: expected true or false, found 1"]);
-    expect(problemsOf("apiVersion: v1\nkind: Ingress\n", { silent: true }).length).toBe(1);
+    expect(errorOf(container("    tty: 1\n    x: y\n")).hint).toBeUndefined();
   });
 
   it("never takes a merge key for an unknown field: kubectl would merge it", () => {
     const text = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - &base {name: a, image: i}\n  - <<: *base\n    name: b\n";
     for (const silent of [false, true]) {
-      expect(problemsOf(text, { silent })).toEqual([
-        "f.yaml:6:5: spec.containers[1]: no image",
-        "f.yaml:6:5: spec.containers[1].<<: YAML merge keys are not supported: write the fields out",
-      ]);
+      expect(problemsOf(text, { silent })).toEqual(["f.yaml:6:5: YAML merge keys are not supported: write the fields out"]);
     }
   });
 
@@ -170,20 +157,36 @@ kind: Ingress
       [container("    securityContext: {runAsUser: 0100}\n"), 'found "0100"'],
       [container("    securityContext: {runAsUser: 4294967296}\n"), "found 4294967296"],
       [container("  - name: c\n    image: j\n"), 'two containers are named "c"'],
-      [container("    env: [{name: 'A=B', value: x}]\n"), "has no '='"],
       [container("    env: [{name: A, valueFrom: {}}]\n"), "no configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef"],
       [container("    envFrom: [{prefix: x}]\n"), "expected one of configMapRef and secretRef"],
       [pod("  containers: []\n  volumes: [{name: v, emptyDir: {}, hostPath: {path: /x}}]\n"), "more than one volume source"],
-      [pod("  containers: []\n  volumes: [{name: v, nfs: {}}]\n"), "spec.volumes[0].nfs: unsupported field"],
       [pod("  containers: {}\n"), "expected a sequence, found a mapping"],
       ["apiVersion: v1\nkind: Pod\n", "f.yaml:1:1: no spec"],
       [
         "apiVersion: apps/v1\nkind: Deployment\nspec:\n  runtimeClassName: kata-cc\n  template: {spec: {containers: []}}\n",
-        "f.yaml:4:3: spec.runtimeClassName: unsupported field",
+        'f.yaml:4:3: spec.runtimeClassName: unsupported field: it belongs to the spec of the pod, beside "containers"',
       ],
     ] as const) {
       expect(problemsOf(text).join("\n")).toContain(message);
     }
+  });
+
+  it.each([
+    ["all, if they have unknown fields only", "", ["p", "m", "last"]],
+    ["all but a workload that is broken", `---\n${container("    tty: 1\n").replace("name: p", "name: broken")}`, ["p", "m", "last"]],
+    ["none, if a Secret is broken", "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: [a]\n", undefined],
+    ["none, if there is something that is no object", "---\nhello: world\n", undefined],
+  ])("hands over with its problems the resources that can be looked at: %s", (_what, text, expected) => {
+    const map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\nnope: 1\n";
+    let thrown: unknown;
+    try {
+      readManifest({ name: "f.yaml", text: `${container("    nope: 1\n")}---\n${map}${text}---\n${map.replace("name: m", "name: last")}` });
+    } catch (error) {
+      thrown = error;
+    }
+    expect(thrown).toBeInstanceOf(KubeError);
+    const { sound } = thrown as KubeError;
+    expect(sound?.resources.map((resource) => (resource.kind === "pass-through" ? undefined : resource.metadata.name))).toEqual(expected);
   });
 
   it("says nothing about the values of a Secret", () => {
@@ -192,3 +195,13 @@ kind: Ingress
     expect(problems).not.toContain("hunter2");
   });
 });
+
+function errorOf(text: string): KubeError {
+  try {
+    readManifest({ name: "f.yaml", text });
+  } catch (error) {
+    if (error instanceof KubeError) return error;
+    throw error;
+  }
+  throw new Error("nothing is wrong");
+}

@@ -37,19 +37,35 @@ export interface ImageConfig {
   readonly os: string;
 }
 
-/** Where images come from: a layout, a registry. */
+/** Where images come from: a layout, an archive, a registry, containerd. */
 export interface ImageSource {
   /**
    * The image for the source's platform.
    * @throws {OciError} ERR_OCI_REFERENCE, ERR_OCI_NOT_FOUND, ERR_OCI_PLATFORM, ERR_OCI_DOCUMENT, ERR_OCI_MISMATCH and others
+   * @param signal ends it with its reason; sources that are on this machine may not look at it
    */
-  resolve(reference: string): Promise<Image>;
+  resolve(reference: string, signal?: AbortSignal): Promise<Image>;
   /**
-   * The layer's tar, decompressed. The iterator ends only after size, digest and diff id were found right; until then its
+   * The layer's bytes as stored, compressed or not. Unverified: pass them through `layerTarOf`.
+   * @param signal as for `resolve`
+   */
+  layerBlob(layer: Layer, signal?: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Tells the source that the bytes it gave for a layer were wrong. Undefined if it knows no more of them than its caller. */
+  rejectLayer?(layer: Layer): BlobOrigin | undefined;
+  /**
+   * The layer's tar, decompressed: `layerTarOf(layer, layerBlob(layer))`. The iterator ends only after size, digest and diff id were found right; until then its
    * bytes are unverified and must not take effect.
    * @throws {OciError} ERR_OCI_MISMATCH, ERR_OCI_COMPRESSION, ERR_OCI_LIMIT, ERR_OCI_NOT_FOUND
    */
   layerTar(layer: Layer): AsyncIterable<Uint8Array>;
+}
+
+/** Where the bytes of a blob came from. */
+export interface BlobOrigin {
+  /** As messages name it, e.g. `mirror one.example`. */
+  readonly name: string;
+  /** True if the blob comes from elsewhere when it is asked for again. */
+  readonly hasOther: boolean;
 }
 
 /** A platform of an image index. */

@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { blobPath, digestOf } from "./digest.ts";
 import { parseConfig, parseIndex, parseManifest } from "./documents.ts";
 import type { Image, Layer } from "./image.ts";
+import { layerTarOf } from "./layer-tar.ts";
 import { openLayout } from "./layout.ts";
 import { LayoutWriter } from "./layout-writer.ts";
 import { DEFAULT_OCI_LIMITS } from "./limits.ts";
@@ -303,6 +304,16 @@ describe("layerTar", () => {
     for await (const _ of source.layerTar(image.layers[0] as Layer)) break;
     await new Promise<void>((resolve) => void setImmediate(resolve));
     expect(open).toBe(0);
+  });
+
+  it("is what layerTarOf makes of the stored blob, which comes as it is", async () => {
+    const blob = gzipSync(tar);
+    const source = await openLayout(handmade({ blob }));
+    const [layer] = (await source.resolve("example.com/app:1")).layers as readonly [Layer];
+    expect(await collect(source.layerBlob(layer))).toEqual(new Uint8Array(blob));
+    expect(await collect(layerTarOf(layer, inPieces(blob, 77)))).toEqual(tar);
+    expect(await codeOf(collect(layerTarOf(layer, inPieces(blob, 77), { maxTarSize: tar.length - 1 })))).toBe("ERR_OCI_LIMIT");
+    expect(await codeOf(collect(layerTarOf(layer, inPieces(gzipSync(tar.subarray(1)), 77))))).toBe("ERR_OCI_MISMATCH");
   });
 
   it("refuses a layer object of another kind", async () => {

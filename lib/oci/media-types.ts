@@ -10,6 +10,14 @@ export const MEDIA_TYPES = {
   layerZstd: "application/vnd.oci.image.layer.v1.tar+zstd",
 } as const;
 
+/** Docker's types of documents (distribution, "Image Manifest Version 2, Schema 2"). */
+const DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json";
+
+/** Types of indexes and of manifests. */
+export const INDEX_TYPES: readonly string[] = [MEDIA_TYPES.index, DOCKER_INDEX];
+export const MANIFEST_TYPES: readonly string[] = [MEDIA_TYPES.manifest, DOCKER_MANIFEST];
+
 /** What a document or blob is. */
 export type MediaKind =
   | { readonly kind: "index" }
@@ -22,9 +30,9 @@ export type Compression = "none" | "gzip" | "zstd";
 
 const KINDS: ReadonlyMap<string, MediaKind> = new Map<string, MediaKind>([
   [MEDIA_TYPES.index, { kind: "index" }],
-  ["application/vnd.docker.distribution.manifest.list.v2+json", { kind: "index" }],
+  [DOCKER_INDEX, { kind: "index" }],
   [MEDIA_TYPES.manifest, { kind: "manifest" }],
-  ["application/vnd.docker.distribution.manifest.v2+json", { kind: "manifest" }],
+  [DOCKER_MANIFEST, { kind: "manifest" }],
   [MEDIA_TYPES.config, { kind: "config" }],
   ["application/vnd.docker.container.image.v1+json", { kind: "config" }],
   [MEDIA_TYPES.layer, { kind: "layer", compression: "none" }],

@@ -52,6 +52,11 @@ export function parseReference(text: string): Reference {
   return { registry, repository, tag: tag ?? (digest === undefined ? "latest" : undefined), digest };
 }
 
+/** True for a host name, IPv4 address or bracketed IPv6 address, with optional port. */
+export function isRegistryHost(text: string): boolean {
+  return text.length <= MAX_NAME && REGISTRY.test(text) && URL.canParse(`https://${text}/`);
+}
+
 /** The full text of a reference: `registry/repository[:tag][@digest]`. */
 export function encodeReference(reference: Reference): string {
   const tag = reference.tag === undefined ? "" : `:${reference.tag}`;

@@ -6,12 +6,16 @@ export * from "./gen/oci_pb.ts";
 export * from "./gen/status_pb.ts";
 export * from "./gen/ttrpc_pb.ts";
 export * from "./gen/types_pb.ts";
+// Names of their own, since the services share words such as Image.
+export * as contentApi from "./gen/content_pb.ts";
+export * as criApi from "./gen/cri_pb.ts";
+export * as imagesApi from "./gen/images_pb.ts";
 export * from "./errors.ts";
 export * from "./message.ts";
 export * from "./policy-input.ts";
 
 // What every user of a message needs, so that the version of the runtime library is chosen in one place.
 export { create, fromBinary, isMessage, toBinary } from "@bufbuild/protobuf";
-export type { DescMessage, DescMethodUnary, DescService, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+export type { DescMessage, DescMethodServerStreaming, DescMethodUnary, DescService, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 export { AnySchema, EmptySchema } from "@bufbuild/protobuf/wkt";
 export type { Any, Empty } from "@bufbuild/protobuf/wkt";

@@ -21,7 +21,6 @@ export { DEFAULT_REGO_LIMITS } from "./limits.ts";
 export type { RegoLimits } from "./limits.ts";
 export type { Negation } from "./analysis/lower.ts";
 export type { Diagnostic, Position } from "./syntax/source.ts";
-export type { RegoVersion } from "./syntax/ast.ts";
 export type { EvaluationObserver, Place } from "./observer.ts";
 export type { Trace, TraceEntry, TraceFailure, TraceOperand } from "./trace.ts";
 // What follows is for authors and their tools; a program that does not use it does not contain it.
@@ -29,4 +28,7 @@ export { TYPE_CHECKER } from "./analysis/type-check.ts";
 export type { RegoTypeChecker } from "./analysis/type-check.ts";
 export { formatModule } from "./format/format.ts";
 export type { FormatOptions } from "./format/format.ts";
+export { parseRego } from "./syntax/module.ts";
+export type { ParseOptions } from "./syntax/module.ts";
+export type * from "./syntax/ast.ts";
 export * from "./builtins/extension.ts";

@@ -62,15 +62,18 @@ interface Level {
 /** Computes a dm-verity tree in one pass over the data. */
 export class HashTreeBuilder {
   readonly #hasher: BlockHasher;
-  readonly #keep: boolean;
+  readonly #keep: boolean | "edge";
   readonly #levels: Level[] = [];
   readonly #partial = new Uint8Array(VERITY_BLOCK);
   #partialFilled = 0;
   #dataBlocks = 0;
   #lastDigest = "";
 
-  /** @param options `keep: false` drops the tree's blocks once they are hashed, when only the root is wanted */
-  constructor(salt: Uint8Array, options: { readonly keep: boolean }) {
+  /**
+   * @param options `keep: false` drops the tree's blocks once they are hashed, when only the root is wanted; `"edge"` keeps the
+   * first one of each level, which are those that the first data block has a part in (erofs/late-block.ts)
+   */
+  constructor(salt: Uint8Array, options: { readonly keep: boolean | "edge" }) {
     this.#hasher = new BlockHasher(salt);
     this.#keep = options.keep;
   }
@@ -141,7 +144,7 @@ export class HashTreeBuilder {
 
   #closeBlock(depth: number, level: Level, isTop: boolean): string {
     const digest = this.#hasher.digest(level.current, 0);
-    if (this.#keep) {
+    if (this.#keep === true || (this.#keep === "edge" && level.full.length === 0)) {
       level.full.push(level.current);
       level.current = Buffer.alloc(VERITY_BLOCK);
     } else {

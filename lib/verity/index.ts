@@ -1,5 +1,7 @@
 export { VERITY_ERRORS, VerityError } from "./errors.ts";
 export type { VerityErrorCode } from "./errors.ts";
+export { buildErofsLayer } from "./erofs/index.ts";
+export type { ErofsLayerInfo, ErofsLimits, PatchableSink, UndeclaredDirectories } from "./erofs/index.ts";
 export { HashTreeBuilder, parseRootHash, verityRoot } from "./hash-tree.ts";
 export { buildLayer, discard, openLayer } from "./layer.ts";
 export type { LayerInfo, VerifiedLayer } from "./layer.ts";
@@ -8,6 +10,7 @@ export type { TarLimits } from "./limits.ts";
 export { safePath } from "./safe-path.ts";
 export { readTar } from "./tar-reader.ts";
 export type { TarEntry, TarEntryBase } from "./tar-reader.ts";
-export type { TarMemberKind } from "./tar-scanner.ts";
+export { TarScanner } from "./tar-scanner.ts";
+export type { TarEvent, TarMember, TarMemberKind } from "./tar-scanner.ts";
 export { encodeTar, TarWriter } from "./tar-writer.ts";
 export type { TarItem, TarItemBase } from "./tar-writer.ts";

@@ -1,4 +1,6 @@
+import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { encodeUtf8, isSealpodError, toHex } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
@@ -8,6 +10,7 @@ import { buildLayer, discard, openLayer } from "./layer.ts";
 import type { LayerInfo } from "./layer.ts";
 import { TarIndex } from "./tar-index.ts";
 import { TarScanner } from "./tar-scanner.ts";
+import type { TarMember } from "./tar-scanner.ts";
 import { DEFAULT_TAR_LIMITS } from "./limits.ts";
 
 const VECTORS = new URL("../../../shared/vectors/tarfs/", import.meta.url);
@@ -127,6 +130,33 @@ describe("TarIndex", () => {
     );
     expect(inodes).toHaveLength(2);
     expect(inodes[1]).toMatchObject({ mode: 0o120644, size: 4, offset: 3 * 512 + 157 });
+  });
+
+  it("writes times before 1970 and far from now, sizes and devices as 64-bit numbers", () => {
+    const member = (fields: Partial<TarMember>): TarMember => {
+      const none = { kind: "file" as const, target: "", headerTarget: "", mode: 0o644, uid: 0, gid: 0, mtime: 0, major: 0, minor: 0, size: 0 };
+      return { ...none, path: "x", headerOffset: 0, dataOffset: 512, pax: new Map(), ...fields };
+    };
+    const index = new TarIndex();
+    index.add(member({ path: "a", mtime: -1, size: 2 ** 40 + 7, dataOffset: 2 ** 41 + 512 }));
+    index.add(member({ path: "b", mtime: 2 ** 33 + 5, uid: 2 ** 32 - 1 }));
+    index.add(member({ path: "c", kind: "block", mtime: -(2 ** 32) - 1, major: 8, minor: 3 }));
+    const bytes = Buffer.concat([...index.encode(0)]);
+    const inode = (number: number): (number | bigint)[] => {
+      const at = (number - 1) * 32;
+      return [bytes.readUInt8(at + 3), bytes.readUInt32LE(at + 12), bytes.readUInt32LE(at + 4), bytes.readBigUInt64LE(at + 16), bytes.readBigUInt64LE(at + 24)];
+    };
+    expect([2, 3, 4].map((number) => inode(number))).toEqual([
+      [0xf, 0xffff_ffff, 0, 2n ** 40n + 7n, 2n ** 41n + 512n],
+      [2, 5, 0xffff_ffff, 0n, 512n],
+      [0xe, 0xffff_ffff, 0, 0n, (8n << 32n) | 3n],
+    ]);
+  });
+
+  it("keeps names, not the paths that they were part of", () => {
+    const script = fileURLToPath(new URL("testdata/long-paths.ts", import.meta.url));
+    const { status, stdout } = spawnSync(process.execPath, ["--max-old-space-size=96", script], { encoding: "utf8" });
+    expect([status, stdout]).toEqual([0, String(1 + 140 + 100_000)]);
   });
 
   it("costs memory in proportion to the archive: repeated members make no new nodes", () => {

@@ -1,11 +1,13 @@
 import { ByteReader, ByteWriter, isZero, toHex } from "@sealpod/core";
 import type { ByteSink, ByteSource } from "@sealpod/core";
+import type { PatchableSink } from "./erofs/sink.ts";
 import { VerityError } from "./errors.ts";
 import { BlockHasher, DIGEST, DIGESTS_PER_BLOCK, HashTreeBuilder, levelSizes, VERITY_BLOCK } from "./hash-tree.ts";
 import { DEFAULT_TAR_LIMITS } from "./limits.ts";
 import type { TarLimits } from "./limits.ts";
 import { SUPERBLOCK_SIZE, TarIndex } from "./tar-index.ts";
 import { TarScanner } from "./tar-scanner.ts";
+import type { TarEvent } from "./tar-scanner.ts";
 
 /** Salt of AKS layers: 32 zero bytes, hashed before each block (specs/genpolicy.md 5.7). */
 export const LAYER_SALT_LENGTH = 32;
@@ -26,19 +28,28 @@ export interface LayerInfo {
 }
 
 /** A sink for those who want the root hash alone. */
-export const discard: ByteSink = { write: () => Promise.resolve() };
+export const discard: PatchableSink = { write: () => Promise.resolve(), writeAt: () => Promise.resolve() };
 
 /**
  * Makes a layer file from a tar, in one pass: tar, tar index, superblock, dm-verity tree (top level first), trailer.
  * Memory holds the index and the tree (1/128 of the tar) only.
+ * @param observe sees the members and their data as they go by, so that nobody has to scan the tar a second time
  * @throws {VerityError} ERR_VERITY_TAR, ERR_VERITY_TAR_TRUNCATED, ERR_VERITY_TAR_UNSUPPORTED, ERR_VERITY_LIMIT
  */
-export async function buildLayer(tar: AsyncIterable<Uint8Array>, sink: ByteSink, limits: Partial<TarLimits> = {}): Promise<LayerInfo> {
+export async function buildLayer(
+  tar: AsyncIterable<Uint8Array>,
+  sink: ByteSink,
+  limits: Partial<TarLimits> = {},
+  observe: (event: TarEvent) => void = () => undefined,
+): Promise<LayerInfo> {
   const scanner = new TarScanner({ ...DEFAULT_TAR_LIMITS, ...limits });
   const index = new TarIndex();
   const tree = new HashTreeBuilder(new Uint8Array(LAYER_SALT_LENGTH), { keep: sink !== discard });
   for await (const chunk of tar) {
-    for (const event of scanner.push(chunk)) if (event.kind === "member") index.add(event.member);
+    for (const event of scanner.push(chunk)) {
+      observe(event);
+      if (event.kind === "member") index.add(event.member);
+    }
     tree.update(chunk);
     await sink.write(chunk);
   }
@@ -94,11 +105,12 @@ export async function openLayer(source: ByteSource, rootHash: Uint8Array): Promi
 }
 
 /** Data blocks, tree and trailer. */
-function layerBlocks(dataBlocks: number): number {
+export function layerBlocks(dataBlocks: number): number {
   return dataBlocks + levelSizes(dataBlocks).reduce((sum, size) => sum + size, 0) + 1;
 }
 
-function encodeTrailer(dataBlocks: number): Uint8Array {
+/** The last block of a layer file. */
+export function encodeTrailer(dataBlocks: number): Uint8Array {
   return new ByteWriter()
     .zeros(VERITY_BLOCK - TRAILER_SIZE)
     .u32le(VERITY_BLOCK)

@@ -75,8 +75,10 @@ export function headerFormat(header: Uint8Array, offset: number): TarFormat {
 
 /** Sum of the header's bytes, its checksum field taken as spaces. */
 export function headerChecksum(header: Uint8Array): number {
+  // Without a test in the loop: this is done for every file of every layer.
   let sum = 8 * 0x20;
-  for (let i = 0; i < TAR_BLOCK; i++) if (i < FIELD.checksum.at || i >= FIELD.checksum.at + FIELD.checksum.length) sum += header[i] ?? 0;
+  for (let i = 0; i < TAR_BLOCK; i++) sum += header[i] ?? 0;
+  for (let i = FIELD.checksum.at; i < FIELD.checksum.at + FIELD.checksum.length; i++) sum -= header[i] ?? 0;
   return sum;
 }
 
@@ -101,14 +103,16 @@ export function fieldNumber(
   return value;
 }
 
-/** Leading spaces, octal digits, then only spaces and NULs. */
-const OCTAL = /^ *([0-7]*)[ \0]*$/;
-
+/** Leading spaces, octal digits, then only spaces and NULs. By hand, not by a pattern: there are six in every header. */
 function octal(bytes: Uint8Array, emptyIsZero: boolean): number | undefined {
-  const digits = OCTAL.exec(toLatin1(bytes))?.[1];
-  if (digits === undefined) return undefined;
-  if (digits === "") return emptyIsZero ? 0 : undefined;
-  return Number.parseInt(digits, 8);
+  let at = 0;
+  while (bytes[at] === 0x20) at++;
+  const start = at;
+  let value = 0;
+  for (let byte = bytes[at]; byte !== undefined && byte >= 0x30 && byte <= 0x37; byte = bytes[++at]) value = value * 8 + (byte - 0x30);
+  if (at === start && !emptyIsZero) return undefined;
+  for (; at < bytes.length; at++) if (bytes[at] !== 0x20 && bytes[at] !== 0) return undefined;
+  return value;
 }
 
 /** GNU base-256: big-endian two's complement whose highest bit is the marker, so the sign is the second bit. */
@@ -121,6 +125,11 @@ function base256(bytes: Uint8Array): number {
 /** Text with one character per byte: compares and joins as the bytes do. */
 export function toLatin1(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+}
+
+/** A copy of a name that was cut from a path: a slice would keep the whole path in memory, 4 KiB for each name. */
+export function owned(name: string): string {
+  return Buffer.from(name, "latin1").toString("latin1");
 }
 
 /** Bytes that follow `size` bytes of data up to the next block. */

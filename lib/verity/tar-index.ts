@@ -2,6 +2,7 @@ import { ByteWriter } from "@sealpod/core";
 import { VerityError } from "./errors.ts";
 import { VERITY_BLOCK } from "./hash-tree.ts";
 import { MAX_INDEX_NODES, MAX_NAME_LENGTH } from "./limits.ts";
+import { owned } from "./tar-format.ts";
 import type { TarMember, TarMemberKind } from "./tar-scanner.ts";
 
 /** File type bits of a mode (inode(7)). */
@@ -153,8 +154,9 @@ export class TarIndex {
     }
     const parent = this.#walk(parts.slice(0, -1));
     parent.children ??= new Map();
-    if (!parent.children.has(name)) this.#count();
-    parent.children.set(name, node);
+    const isNew = !parent.children.has(name);
+    if (isNew) this.#count();
+    parent.children.set(isNew ? owned(name) : name, node);
   }
 
   /** The node at a path; nodes that are missing on the way are made, with mode 0. */
@@ -166,7 +168,7 @@ export class TarIndex {
         this.#count();
         child = emptyNode();
         node.children ??= new Map();
-        node.children.set(part, child);
+        node.children.set(owned(part), child);
       }
       node = child;
     }
@@ -225,27 +227,42 @@ function sortedNames(node: Node): readonly string[] {
 function encodeInode(node: Node, direntsAt: number | undefined): Uint8Array {
   const bytes = new Uint8Array(INODE_SIZE);
   const view = new DataView(bytes.buffer);
-  const mtime = BigInt.asUintN(64, BigInt(node.mtime));
   view.setUint16(0, node.mode, true);
   view.setUint8(2, node.opaque ? FLAG_OPAQUE : 0);
-  view.setUint8(3, Number((mtime >> 32n) & 0xfn));
+  view.setUint8(3, highWord(node.mtime) & 0xf);
   view.setUint32(4, node.uid, true);
   view.setUint32(8, node.gid, true);
-  view.setUint32(12, Number(mtime & 0xffff_ffffn), true);
-  view.setBigUint64(16, BigInt(direntsAt === undefined ? node.size : (node.children?.size ?? 0) * DIRENT_SIZE), true);
-  view.setBigUint64(24, direntsAt === undefined ? node.offset : BigInt(direntsAt), true);
+  view.setUint32(12, lowWord(node.mtime), true);
+  setUint64(view, 16, direntsAt === undefined ? node.size : (node.children?.size ?? 0) * DIRENT_SIZE);
+  if (direntsAt !== undefined) setUint64(view, 24, direntsAt);
+  else view.setBigUint64(24, node.offset, true);
   return bytes;
 }
 
 function encodeDirent(inode: number, nameAt: number, nameLength: number, mode: number): Uint8Array {
   const bytes = new Uint8Array(DIRENT_SIZE);
   const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(inode), true);
-  view.setBigUint64(8, BigInt(nameAt), true);
-  view.setBigUint64(16, BigInt(nameLength), true);
+  setUint64(view, 0, inode);
+  setUint64(view, 8, nameAt);
+  setUint64(view, 16, nameLength);
   // DT_* of readdir(3) is the type nibble of the mode.
   view.setUint8(24, (mode & S_IFMT) >> 12);
   return bytes;
+}
+
+/** Writes a safe integer as u64 (two's complement if it is negative); without BigInt, which is slow where there are millions. */
+function setUint64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, lowWord(value), true);
+  view.setUint32(at + 4, highWord(value), true);
+}
+
+/** Bits 0 to 31; `>>> 0` takes a number modulo 2^32. */
+function lowWord(value: number): number {
+  return value >>> 0;
+}
+
+function highWord(value: number): number {
+  return Math.floor(value / 2 ** 32) >>> 0;
 }
 
 /** Gathers small pieces into chunks; a piece is shorter than a chunk. */

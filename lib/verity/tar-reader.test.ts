@@ -193,6 +193,9 @@ describe("readTar, malformed", () => {
     expect(await codeOf(three, { maxEntries: 3 })).toBe("accepted");
     expect(await codeOf(three, { maxEntries: 2 })).toBe("ERR_VERITY_LIMIT");
     expect(await codeOf(three, { maxTotalSize: three.length - 1 })).toBe("ERR_VERITY_LIMIT");
+    const huge = rawTar(rawHeader({ size: "77777777777\0" }));
+    expect(await codeOf(huge, { maxTotalSize: 0o77777777777 + 512 })).toBe("ERR_VERITY_TAR_TRUNCATED");
+    expect(await codeOf(huge, { maxTotalSize: 0o77777777777 + 511 })).toBe("ERR_VERITY_LIMIT");
     const long = rawTar(rawMember({ type: "L" }, `${"a".repeat(200)}\0`), rawHeader({}));
     expect(await codeOf(long, { maxPathLength: 200 })).toBe("accepted");
     expect(await codeOf(long, { maxPathLength: 199 })).toBe("ERR_VERITY_LIMIT");

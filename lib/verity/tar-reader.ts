@@ -2,7 +2,7 @@ import { decodeUtf8 } from "@sealpod/core";
 import { VerityError } from "./errors.ts";
 import { DEFAULT_TAR_LIMITS } from "./limits.ts";
 import type { TarLimits } from "./limits.ts";
-import { toLatin1 } from "./tar-format.ts";
+import { attributesOf } from "./tar-attributes.ts";
 import { TarScanner } from "./tar-scanner.ts";
 import type { TarEvent, TarMember } from "./tar-scanner.ts";
 
@@ -14,7 +14,7 @@ export interface TarEntryBase {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** Seconds since 1970, fraction dropped. */
+  /** Seconds since 1970, rounded down. */
   readonly mtime: number;
   /** Extended attributes by their full name, e.g. `security.capability`. */
   readonly xattrs: ReadonlyMap<string, Uint8Array>;
@@ -30,13 +30,6 @@ export type TarEntry =
   /** `target` of a symlink is any text; of a hard link, the path of an earlier member (for `safePath`). */
   | (TarEntryBase & { readonly kind: "symlink" | "hardlink"; readonly target: string })
   | (TarEntryBase & { readonly kind: "character" | "block"; readonly major: number; readonly minor: number });
-
-const XATTR_PREFIX = "SCHILY.xattr.";
-
-/** Linux: XATTR_NAME_MAX and XATTR_SIZE_MAX. */
-const MAX_XATTR_NAME = 255;
-const MAX_XATTR_VALUE = 65536;
-const MAX_U32 = 0xffff_ffff;
 
 /**
  * Reads an archive member by member, in constant memory. Chunks may be cut anywhere. PAX (path, linkpath, size, uid, gid,
@@ -83,20 +76,17 @@ function memberData(events: AsyncGenerator<TarEvent, void, undefined>, size: num
 }
 
 function entryOf(member: TarMember, data: AsyncIterable<Uint8Array>): TarEntry {
+  const { uid, gid, mtime, xattrs } = attributesOf(member);
   const base: TarEntryBase = {
     path: text(member.path, "path", member),
     mode: member.mode,
-    uid: owner(member.pax.get("uid"), member.uid, "uid", member),
-    gid: owner(member.pax.get("gid"), member.gid, "gid", member),
-    mtime: time(member),
-    xattrs: xattrs(member),
+    uid,
+    gid,
+    mtime,
+    xattrs: new Map([...xattrs].map(([name, value]) => [text(name, "attribute name", member), value])),
     size: member.size,
     data,
   };
-  const charset = member.pax.get("hdrcharset");
-  if (charset !== undefined && toLatin1(charset) !== "ISO-IR 10646 2000 UTF-8") {
-    throw new VerityError("ERR_VERITY_TAR_UNSUPPORTED", `tar member at offset ${member.headerOffset}: PAX hdrcharset is not UTF-8`);
-  }
   switch (member.kind) {
     case "file":
     case "directory":
@@ -120,37 +110,4 @@ function text(latin1: string, what: string, member: TarMember): string {
       details: { offset: member.headerOffset },
     });
   }
-}
-
-function owner(record: Uint8Array | undefined, field: number, name: string, member: TarMember): number {
-  const value = record === undefined ? field : /^[0-9]{1,10}$/.test(toLatin1(record)) ? Number(toLatin1(record)) : Number.NaN;
-  if (value <= MAX_U32) return value;
-  throw new VerityError("ERR_VERITY_TAR", `tar member at offset ${member.headerOffset}: its ${name} is not a 32-bit number`, {
-    details: { offset: member.headerOffset },
-  });
-}
-
-function time(member: TarMember): number {
-  const record = member.pax.get("mtime");
-  if (record === undefined) return member.mtime;
-  const match = /^(-?[0-9]{1,15})(?:\.[0-9]{0,64})?$/.exec(toLatin1(record));
-  if (match !== null) return Number(match[1]);
-  throw new VerityError("ERR_VERITY_TAR", `tar member at offset ${member.headerOffset}: PAX mtime is not a decimal number`, {
-    details: { offset: member.headerOffset },
-  });
-}
-
-function xattrs(member: TarMember): ReadonlyMap<string, Uint8Array> {
-  const found = new Map<string, Uint8Array>();
-  for (const [key, value] of member.pax) {
-    if (!key.startsWith(XATTR_PREFIX)) continue;
-    const name = text(key.slice(XATTR_PREFIX.length), "attribute name", member);
-    if (name === "" || key.length - XATTR_PREFIX.length > MAX_XATTR_NAME || value.length > MAX_XATTR_VALUE) {
-      throw new VerityError("ERR_VERITY_LIMIT", `tar member at offset ${member.headerOffset}: extended attribute name or value is longer than Linux takes`, {
-        details: { offset: member.headerOffset, length: value.length },
-      });
-    }
-    found.set(name, value);
-  }
-  return found;
 }

@@ -275,6 +275,9 @@ export class TarScanner {
         details: { offset, size },
       });
     }
+    // A size that the archive cannot have is refused here, not when the bytes have come.
+    const end = offset + TAR_BLOCK + size;
+    if (end > this.#limits.maxTotalSize) throw this.#limit(`end of the member at offset ${offset}`, end, this.#limits.maxTotalSize);
     if (++this.#members > this.#limits.maxEntries) throw this.#limit("number of members", this.#members, this.#limits.maxEntries);
     this.#longName = undefined;
     this.#longTarget = undefined;

@@ -507,17 +507,9 @@ function program(random: (bound: number) => number): string {
   ].join("\n");
 }
 
-const REAL = new URL("../../../author/genpolicy/", import.meta.url);
 const BENCH = new URL("../../../bench/rego/", import.meta.url);
 
 describe("policies that are in use", () => {
-  it("accepts the rules of genpolicy with the data of a pod", () => {
-    const rules = readFileSync(new URL("data/rules.rego", REAL), "utf8");
-    const data = readFileSync(new URL("testdata/small-pod.json", REAL), "utf8");
-    const text = `${rules}\npolicy_data := ${data}`;
-    for (const version of ["v0", "v1"] as const) expect(compile([{ name: "agent_policy", text }], { version, typeChecker: TYPE_CHECKER })).toBeDefined();
-  });
-
   it.skipIf(!existsSync(BENCH))("accepts the policies of the bench", () => {
     for (const file of existsSync(BENCH) ? readdirSync(BENCH) : []) {
       if (!file.endsWith(".rego")) continue;

@@ -16,7 +16,7 @@ import { TokenLog } from "../syntax/token-log.ts";
 import { generateModule } from "./test-support.ts";
 
 const VECTORS = new URL("../../../../shared/vectors/rego/v1/", import.meta.url);
-const RULES = new URL("../../../author/genpolicy/data/rules.rego", import.meta.url);
+const RULES = new URL("../../../author/genpolicy/rules/create-container.rego", import.meta.url);
 
 const clock = { now: (): number => 1_700_000_000_000 };
 

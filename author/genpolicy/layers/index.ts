@@ -1,0 +1,13 @@
+export { encodeCacheRows, FOREIGN_ROWS, MAX_CACHE_SIZE, NO_ROWS, parseCacheRows } from "./cache-rows.ts";
+export type { CacheRows } from "./cache-rows.ts";
+export { mergeFacts, missing, NO_FACTS } from "./facts.ts";
+export type { LayerFacts, LayerFormat, LayerReader, LayerUsers, LayerWish, UserFile, UserRules } from "./facts.ts";
+export { errorOf } from "./failure.ts";
+export { fileCacheStore } from "./file-cache-store.ts";
+export { Lanes } from "./lanes.ts";
+export { LayerPool } from "./pool.ts";
+export type { LayerPoolOptions } from "./pool.ts";
+export { silentProgress, TerminalProgress } from "./progress.ts";
+export type { LayerProgress, ProgressTerminal } from "./progress.ts";
+export { failureOf } from "./protocol.ts";
+export { stackUserFile } from "./user-files.ts";

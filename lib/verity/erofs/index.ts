@@ -1,0 +1,5 @@
+export { buildErofsLayer } from "./build.ts";
+export type { ErofsLayerInfo } from "./build.ts";
+export type { UndeclaredDirectories } from "./layer-tree.ts";
+export type { ErofsLimits } from "./limits.ts";
+export type { PatchableSink } from "./sink.ts";
