@@ -64,6 +64,10 @@ export interface ImageMeasurerOptions {
  */
 const GRACE = 5000;
 
+/** The name of an image that nobody wrote into the manifest is not what its author would look at. */
+const PAUSE_HINT =
+  "Name the pause image that your nodes run with --pause-image, or make the laptop's with `sealpod example-images`; then look at the registry and this machine's network.";
+
 /** Images resolved at a time: registries answer to more with 429. */
 const RESOLVING = 8;
 
@@ -202,7 +206,7 @@ export class ImageMeasurer {
       failure = new GenpolicyError("ERR_GENPOLICY_IMAGE", `${where}: image ${JSON.stringify(reference)}: ${messageOf(error)}`, {
         cause: error,
         details: { image: reference },
-        ...(error.hint === undefined ? {} : { hint: error.hint }),
+        ...(position === undefined ? { hint: PAUSE_HINT } : error.hint === undefined ? {} : { hint: error.hint }),
       });
     }
     if (this.#failure === undefined) {

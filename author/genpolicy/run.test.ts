@@ -293,6 +293,14 @@ describe("runGenpolicy", () => {
     });
   }
 
+  it.each(["aks", "coco"])("takes the pause image of --pause-image, profile %s", async (profile) => {
+    const [policy] = await runGenpolicy({ profile, full: true, pauseImage: "app:1" }, world({}, POD).ports);
+    expect(policy?.policy).not.toContain("sealpod.internal/pause");
+    const error = await failureOf({ profile, pauseImage: "gone:1" }, world({}, POD));
+    expect(error.message).toContain('cluster_config.pause_container_image: image "gone:1"');
+    expect(error.hint).toContain("--pause-image");
+  });
+
   it("lists every image that is missing", async () => {
     const it = world({ "two.yaml": `${POD}---\n${POD.replace("app:1", "gone:1")}  - {name: b, image: lost:1}\n` });
     expect((await failureOf({ yamlFile: "two.yaml" }, it)).message).toBe(

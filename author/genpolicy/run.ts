@@ -53,6 +53,8 @@ export interface GenpolicyOptions {
   readonly ociLayout?: readonly string[];
   /** File system of the layers; default: as the settings say. */
   readonly layerFormat?: "tarfs" | "erofs";
+  /** The image of the pause container, instead of the settings'. */
+  readonly pauseImage?: string;
   /** Our own rules in full, with comments, and all of the data. */
   readonly full?: boolean;
   /** List ephemeral containers too. */
@@ -199,8 +201,9 @@ function warner(path: string, ports: GenpolicyPorts): (problem: string) => void 
 async function loadSettings(options: GenpolicyOptions, profile: Profile, ports: GenpolicyPorts): Promise<Settings> {
   const { json, path } = await loadSettingsJson(options, profile, ports);
   const settings = readSettings(json, path, profile);
-  const { layerFormat } = options;
-  return layerFormat === undefined ? settings : { ...settings, layerFormat };
+  const { layerFormat = settings.layerFormat, pauseImage = settings.pauseImage } = options;
+  const { clusterConfig } = settings;
+  return { ...settings, layerFormat, pauseImage, clusterConfig: clusterConfig && { ...clusterConfig, pause_container_image: pauseImage } };
 }
 
 async function loadSettingsJson(

@@ -37,6 +37,7 @@ export function withGenpolicyFlags(command: Command): Command {
     .addOption(repeatable("--registry-mirror <host=mirror>", "ask this mirror before the registry; repeatable"))
     .option("--platform <os/arch>", "platform of the images", "linux/amd64")
     .addOption(new Option("--layer-format <name>", "file system of the image's layers (default: as the settings say)").choices(["tarfs", "erofs"]))
+    .option("--pause-image <reference>", "image of the pause container that the nodes run (default: as the settings say)")
     .option("--full", "do not make the policy small: rules with comments, data as pretty JSON")
     .option("--ephemeral-containers", "list the pod's ephemeral containers in the policy too")
     .option("--jobs <number>", "layers that are read at the same time (default: one per core)");
