@@ -65,8 +65,7 @@ export interface ImageMeasurerOptions {
 const GRACE = 5000;
 
 /** The name of an image that nobody wrote into the manifest is not what its author would look at. */
-const PAUSE_HINT =
-  "Name the pause image that your nodes run with --pause-image, or make the laptop's with `sealpod example-images`; then look at the registry and this machine's network.";
+const PAUSE_HINT = "This is the image of the pause container, which the settings name: name the one that your nodes run with --pause-image.";
 
 /** Images resolved at a time: registries answer to more with 429. */
 const RESOLVING = 8;
@@ -202,11 +201,12 @@ export class ImageMeasurer {
     if (error === this.#failure) return error;
     let failure = error;
     if (isSealpodError(error) && error.code !== "ERR_GENPOLICY_UNSUPPORTED") {
+      const hints = [error.hint, position === undefined ? PAUSE_HINT : undefined].filter((hint) => hint !== undefined);
       const where = position === undefined ? "cluster_config.pause_container_image" : formatPosition(position);
       failure = new GenpolicyError("ERR_GENPOLICY_IMAGE", `${where}: image ${JSON.stringify(reference)}: ${messageOf(error)}`, {
         cause: error,
         details: { image: reference },
-        ...(position === undefined ? { hint: PAUSE_HINT } : error.hint === undefined ? {} : { hint: error.hint }),
+        ...(hints.length === 0 ? {} : { hint: hints.join(" ") }),
       });
     }
     if (this.#failure === undefined) {
