@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { encodeTar } from "@sealpod/verity";
 import { blobPath, type LayoutStore, LayoutWriter } from "@sealpod/oci";
@@ -96,6 +96,7 @@ describe("the bin genpolicy against a registry", () => {
   let directory = "";
   let host = "";
   let registry: TokenRegistry;
+  const files = new Map<string, Uint8Array>();
   const path = (name: string): string => join(directory, name);
 
   interface Ran {
@@ -105,8 +106,12 @@ describe("the bin genpolicy against a registry", () => {
   }
 
   async function genpolicy(argv: readonly string[], options: { readonly stdin?: string; readonly config?: string } = {}): Promise<Ran> {
+    return run(BIN, argv, options);
+  }
+
+  async function run(bin: string, argv: readonly string[], options: { readonly stdin?: string; readonly config?: string } = {}): Promise<Ran> {
     return new Promise((done, fail) => {
-      const child = spawn(process.execPath, [BIN, ...argv], {
+      const child = spawn(process.execPath, [bin, ...argv], {
         cwd: directory,
         env: { PATH: `${path("bin")}:${process.env["PATH"]}`, HOME: directory, SEALPOD_HOME: path("state"), DOCKER_CONFIG: path(options.config ?? "docker") },
         stdio: ["pipe", "pipe", "pipe"],
@@ -127,7 +132,6 @@ describe("the bin genpolicy against a registry", () => {
 
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), "sealpod-genpolicy-"));
-    const files = new Map<string, Uint8Array>();
     const writer = new LayoutWriter(storeIn(files));
     const file = { mode: 0o644, uid: 0, gid: 0, mtime: 0, kind: "file" as const };
     const layer = await writer.addLayer(
@@ -139,6 +143,7 @@ describe("the bin genpolicy against a registry", () => {
     );
     const config = { user: "web", env: ["A=b"], entrypoint: ["/app"], cmd: [], workingDir: "/" };
     const digest = await writer.addImage("example.invalid/team/app:1", { config, layers: [layer] });
+    await writer.finish();
     registry = new TokenRegistry(files, new Map([["team/app:1", digest]]));
     host = await registry.listen();
     const settings = await readFile(join(ROOT, "author/genpolicy/data/genpolicy-settings.json"), "utf8");
@@ -230,21 +235,34 @@ describe("the bin genpolicy against a registry", () => {
     expect(await readFile(path("stopped.yaml"), "utf8")).toBe(text);
   });
 
-  it("is what confcom katapolicygen runs", async () => {
+  /** Runs `sealpod confcom katapolicygen`, which has no flag for an insecure registry. */
+  async function katapolicygen(argv: readonly string[]): Promise<Ran> {
+    return run(join(ROOT, "cli/bin/sealpod.cjs"), ["confcom", "katapolicygen", ...argv]);
+  }
+
+  it("says under the name confcom katapolicygen which flag genpolicy has for an insecure registry", async () => {
     await writeFile(path("az.yaml"), pod());
-    const argv = ["confcom", "katapolicygen", "--yaml", "az.yaml", "--print-policy", "-j", "settings.json", "--json"];
-    const ran = await new Promise<string>((done, fail) => {
-      const child = spawn(process.execPath, [join(ROOT, "cli/bin/sealpod.cjs"), ...argv], {
-        cwd: directory,
-        env: { PATH: `${path("bin")}:${process.env["PATH"]}`, HOME: directory, SEALPOD_HOME: path("state"), DOCKER_CONFIG: path("docker") },
-        stdio: ["ignore", "pipe", "pipe"],
-      });
-      let text = "";
-      child.stdout.on("data", (chunk: Buffer) => void (text += chunk.toString()));
-      child.on("error", fail);
-      child.on("close", () => done(text));
-    });
-    // Loopback registries are not insecure by themselves for this tool: the error says which flag genpolicy has for it.
-    expect(ran).toContain("--insecure-registry");
+    const ran = await katapolicygen(["--yaml", "az.yaml", "--print-policy", "-j", "settings.json", "--json"]);
+    expect(ran.stdout).toContain("--insecure-registry");
+    expect(ran.exit).toBe(1);
+  });
+
+  it("writes the same policy under the name confcom katapolicygen, from images that example-images would have left", async () => {
+    for (const [name, bytes] of files) {
+      await mkdir(dirname(path(`state/images/${name}`)), { recursive: true });
+      await writeFile(path(`state/images/${name}`), bytes);
+    }
+    const text = pod().replaceAll(host, "example.invalid");
+    const settings = (await readFile(path("settings.json"), "utf8")).replaceAll(host, "example.invalid");
+    await writeFile(path("az-settings.json"), settings);
+    await writeFile(path("az.yaml"), text);
+    await writeFile(path("own.yaml"), text);
+    const ran = await katapolicygen(["--yaml", "az.yaml", "--print-policy", "-j", "az-settings.json"]);
+    expect([ran.exit, ran.stderr]).toEqual([0, ""]);
+    const annotation = /agent\.policy: (\S+)/.exec(await readFile(path("az.yaml"), "utf8"))?.[1] ?? "";
+    expect(annotation).not.toBe("");
+    expect(ran.stdout.trim()).toBe(annotation);
+    const own = await genpolicy(["-y", "own.yaml", "-b", "-j", "az-settings.json"]);
+    expect([own.exit, own.stdout.trim()]).toEqual([0, annotation]);
   });
 });

@@ -6,7 +6,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
-import { build, type Metafile, type Plugin } from "esbuild";
+import { build, type BuildOptions, type Metafile, type Plugin } from "esbuild";
 
 const ROOT = join(import.meta.dirname, "..");
 
@@ -17,20 +17,24 @@ export const BUNDLES: Readonly<Record<string, string>> = {
   webapp: "examples/key-release/webapp/webapp.ts",
 };
 
+const COMMON_OPTIONS = {
+  absWorkingDir: ROOT,
+  bundle: true,
+  platform: "node",
+  format: "esm",
+  target: "node24",
+  metafile: true,
+  legalComments: "none",
+  charset: "utf8",
+  logLevel: "silent",
+} as const satisfies BuildOptions;
+
 /** Bundles one entry point; returns the bytes and what went into them. */
 export async function bundle(entry: string): Promise<{ readonly bytes: Uint8Array; readonly metafile: Metafile }> {
   const result = await build({
-    absWorkingDir: ROOT,
+    ...COMMON_OPTIONS,
     entryPoints: [entry],
-    bundle: true,
     write: false,
-    platform: "node",
-    format: "esm",
-    target: "node24",
-    metafile: true,
-    legalComments: "none",
-    charset: "utf8",
-    logLevel: "silent",
     // Readable on purpose: who reviews the measured file reads this text.
     minify: false,
     banner: { js: "// Bundled by tools/bundle.ts of Sealpod. Apache-2.0." },
@@ -80,22 +84,14 @@ const LAZY_BUILTINS: Plugin = {
 export async function bundleCommandLine(): Promise<Metafile> {
   const started = Date.now();
   const { metafile } = await build({
-    absWorkingDir: ROOT,
+    ...COMMON_OPTIONS,
     entryPoints: { main: "cli/main.ts", "genpolicy/main": "cli/genpolicy/main.ts" },
     outdir: CLI_DIRECTORY,
     outExtension: { ".js": ".mjs" },
     chunkNames: "[name]-[hash]",
-    bundle: true,
     splitting: true,
     minify: true,
     keepNames: true,
-    platform: "node",
-    format: "esm",
-    target: "node24",
-    metafile: true,
-    legalComments: "none",
-    charset: "utf8",
-    logLevel: "silent",
     plugins: [SOURCE_PLACES, LAZY_BUILTINS],
     // For packages in CommonJS (yaml); found when it is first called.
     banner: { js: 'const require = (id) => process.getBuiltinModule("node:module").createRequire(import.meta.url)(id);' },

@@ -1,7 +1,6 @@
 import { parseManifest, podAnnotationOf } from "@sealpod/kube";
 import { describe, expect, it } from "vitest";
-import { readFile } from "node:fs/promises";
-import { encodePrettyJson, type GenpolicyError, type GenpolicyOptions, type GenpolicyPorts, PACKAGE_DIRECTORY, runGenpolicy, slimPolicy } from "./index.ts";
+import { encodePrettyJson, type GenpolicyError, type GenpolicyOptions, type GenpolicyPorts, runGenpolicy, slimPolicy } from "./index.ts";
 import type { PrintableJson } from "./pretty-json.ts";
 import { DIFF_IDS, memoryImages, ROOT_HASHES, RULES, SETTINGS } from "./test-support.ts";
 
@@ -39,7 +38,6 @@ function world(files: Readonly<Record<string, string>> = {}, stdin = ""): World 
     readStdin: () => Promise.resolve(bytes(stdin)),
     writeStdout: (text) => void stdout.push(text),
     writeStderr: (line) => void stderr.push(line),
-    readOwn: (path) => readFile(new URL(path, PACKAGE_DIRECTORY)),
     defaultSources: [{ kind: "oci", path: "images" }],
     openSource(spec) {
       asked.push(spec.kind === "registry" ? "registry" : `${spec.kind}:${spec.path}`);

@@ -11,8 +11,8 @@ import { DEFAULT_INITDATA, type InitdataTemplate, parseInitdataTemplate } from "
 import { type CacheStore, LayerCacheFile, MemoryLayerCache } from "./layer-cache.ts";
 import { LayerPool } from "./layers/pool.ts";
 import type { LayerProgress } from "./layers/progress.ts";
+import { readOwnRules, readOwnSettings } from "./own-files.ts";
 import { behaviourOf, type Profile, profileOf } from "./profile.ts";
-import { joinRules, RULE_FILES } from "./rules/join.ts";
 import { parseSettingsJson, readSettings, type Settings } from "./settings.ts";
 import { slimPolicy } from "./slim/index.ts";
 
@@ -73,8 +73,6 @@ export interface GenpolicyPorts {
   writeStdout(text: string): void;
   /** A line for the user, without line break: warnings. */
   writeStderr(line: string): void;
-  /** A file that comes with this package, by its path below {@link PACKAGE_DIRECTORY}. */
-  readOwn(path: string): Promise<Uint8Array>;
   /** Where images come from if the options do not say. */
   readonly defaultSources: readonly SourceSpec[];
   openSource(spec: SourceSpec): Promise<ImageSource>;
@@ -87,9 +85,6 @@ export interface GenpolicyPorts {
   /** Steps that take time, at level info. */
   readonly logger?: Logger;
 }
-
-/** Where the files of {@link GenpolicyPorts.readOwn} are in the source tree. */
-export const PACKAGE_DIRECTORY: URL = new URL("./", import.meta.url);
 
 /** Rules and settings are written by hand: 4 MiB is a hundred times the largest known. */
 const MAX_INPUT_FILE = 4 * 1024 * 1024;
@@ -215,7 +210,7 @@ async function loadSettingsJson(
   const given = options.jsonSettingsPath ?? options.settingsFileName;
   if (directory === undefined && given === undefined) {
     const name = profile.ownSettings;
-    return { json: parseSettingsJson(decodeUtf8(await ports.readOwn(`data/${name}`), name), name), path: name };
+    return { json: parseSettingsJson(await readOwnSettings(profile), name), path: name };
   }
   const path = directory === undefined ? (given ?? "") : posix.join(directory, given ?? "genpolicy-settings.json");
   const names = await orFail(path, "read", async () => ports.listDirectory(path));
@@ -239,8 +234,7 @@ async function loadRules(options: GenpolicyOptions, ports: GenpolicyPorts): Prom
   if (path !== undefined) {
     return { text: await loadText(path, ports, MAX_INPUT_FILE, "Pass the rules with -p, or leave -p and -i out to use those of sealpod."), isOurs: false };
   }
-  const files = await Promise.all(RULE_FILES.map(async (name) => ({ name, text: decodeUtf8(await ports.readOwn(`rules/${name}`), name) })));
-  return { text: joinRules(files), isOurs: true };
+  return { text: await readOwnRules(), isOurs: true };
 }
 
 async function loadInitdata({ initdataPath }: GenpolicyOptions, profile: Profile, ports: GenpolicyPorts): Promise<InitdataTemplate> {

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import type { JsonObject, JsonValue } from "@sealpod/core";
 import { formatPosition } from "@sealpod/kube";
 import { chainIds, type Image, type ImageConfig, type ImageSource, type Layer, layerId, OciError } from "@sealpod/oci";
@@ -7,16 +6,15 @@ import { GenpolicyError } from "./errors.ts";
 import { generatePolicy, type GeneratedPolicy, type GenerateInput } from "./generate.ts";
 import type { ImageMeasurer, LayerFormat, MeasuredImage } from "./images.ts";
 import type { PolicyContainer, PolicyData } from "./policy-data.ts";
-import { AKS_PROFILE, type Profile } from "./profile.ts";
-import { joinRules, RULE_FILES } from "./rules/join.ts";
+import { readOwnRules, readOwnSettings } from "./own-files.ts";
+import { AKS_PROFILE, COCO_PROFILE, type Profile } from "./profile.ts";
 import { parseSettings } from "./settings.ts";
 
 /** Helpers of this package's tests: images in memory, and requests as an honest host makes them. */
 
-const textOf = (path: string): string => readFileSync(new URL(path, import.meta.url), "utf8");
-export const RULES: string = joinRules(RULE_FILES.map((name) => ({ name, text: textOf(`rules/${name}`) })));
-export const SETTINGS: string = textOf("data/genpolicy-settings.json");
-export const COCO_SETTINGS: string = textOf("data/genpolicy-settings-coco.json");
+export const RULES: string = await readOwnRules();
+export const SETTINGS: string = await readOwnSettings(AKS_PROFILE);
+export const COCO_SETTINGS: string = await readOwnSettings(COCO_PROFILE);
 
 /** The smallest tar that GNU tar writes, and the one of Docker's empty layer: both occur in real AKS policies (specs/genpolicy.md 5.7). */
 const TARS: Readonly<Record<string, number>> = {

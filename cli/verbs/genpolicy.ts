@@ -1,16 +1,8 @@
-import { chown, readdir, readFile, realpath, stat, writeFile } from "node:fs/promises";
+import { chown, readdir, realpath, stat, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { jsonLogger, type Logger, type LogLevel, silentLogger } from "@sealpod/core";
-import {
-  fileCacheStore,
-  PACKAGE_DIRECTORY,
-  runGenpolicy,
-  TerminalProgress,
-  type GenpolicyOptions,
-  type GenpolicyPorts,
-  type SourceSpec,
-} from "@sealpod/genpolicy";
+import { fileCacheStore, runGenpolicy, TerminalProgress, type GenpolicyOptions, type GenpolicyPorts, type SourceSpec } from "@sealpod/genpolicy";
 import { systemCode, writeFileAtomic } from "@sealpod/io";
 import { EXIT, type CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
@@ -57,7 +49,6 @@ async function portsOf(options: GenpolicyFlags & GlobalOptions, context: CliCont
     readStdin: async (limit) => readStdin(context, limit),
     writeStdout: (text) => (options.json === true ? undefined : context.stdout.write(text)),
     writeStderr: (line) => context.stderr.write(`${line}\n`),
-    readOwn: async (path) => readFile(new URL(path, PACKAGE_DIRECTORY)),
     defaultSources: await defaultSources(options, context),
     openSource: sourceOpener(options, context, logger),
     cacheStore: (path) => fileCacheStore(pathOf(path, context)),

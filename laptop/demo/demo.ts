@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { availableParallelism, tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { decodeUtf8, encodeUtf8, fromHex, isSealpodError, messageOf, silentLogger, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
-import { fileCacheStore, PACKAGE_DIRECTORY, runGenpolicy } from "@sealpod/genpolicy";
+import { fileCacheStore, runGenpolicy } from "@sealpod/genpolicy";
 import { buildImages, encryptPage } from "@sealpod/images";
 import { importKey } from "@sealpod/importkey";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
@@ -205,7 +205,6 @@ class Walk {
         readStdin: async () => Promise.resolve(new Uint8Array()),
         writeStdout: () => undefined,
         writeStderr: (line) => this.#logger.log("warn", line),
-        readOwn: async (path) => readFile(new URL(path, PACKAGE_DIRECTORY)),
         defaultSources: [{ kind: "oci", path: join(this.#state, "images") }],
         openSource: async () => Promise.resolve(this.#source()),
         cacheStore: (path) => fileCacheStore(path),

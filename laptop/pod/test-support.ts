@@ -1,9 +1,9 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PROFILES } from "@sealpod/agent";
 import { asObject, encodeUtf8, fromHex, sha256, toHex, type JsonObject, type JsonValue, type Random } from "@sealpod/core";
-import { generatePolicy, joinRules, PACKAGE_DIRECTORY, parseSettings, RULE_FILES, type GenerateInput, type Profile } from "@sealpod/genpolicy";
+import { generatePolicy, parseSettings, readOwnRules, readOwnSettings, type GenerateInput, type Profile } from "@sealpod/genpolicy";
 import { firstPod, planPod, writeHostFiles, type PlannedContainer, type PodContext, type PodImage, type PodPlan } from "@sealpod/kubelet";
 import { AgentService, Health, HealthCheckResponse_ServingStatus, isMessage, type Message } from "@sealpod/proto";
 import { compile, type Policy } from "@sealpod/rego";
@@ -15,8 +15,7 @@ import { hostVolumesOf, PAUSE_IMAGE } from "./pod.ts";
 
 /** For the agreement of author and host: both make what they make of one YAML, and the policy decides on the requests. */
 
-const textOf = async (path: string): Promise<string> => readFile(new URL(path, PACKAGE_DIRECTORY), "utf8");
-const RULES: string = joinRules(await Promise.all(RULE_FILES.map(async (name) => ({ name, text: await textOf(`rules/${name}`) }))));
+const RULES: string = await readOwnRules();
 
 /** An image of one layer, whose bytes nobody looks at. */
 export type TestImage = Partial<PodImage["config"]> & Partial<Pick<PodImage, "passwd" | "group">>;
@@ -52,7 +51,7 @@ export async function authored(
       return { reference, manifestDigest: DIGEST, config, layers, passwd: image.passwd ?? "", group: image.group ?? "", linkedUserFiles: [] };
     },
   };
-  const settings = parseSettings(await textOf(`data/${profile.ownSettings}`), profile.ownSettings, profile);
+  const settings = parseSettings(await readOwnSettings(profile), profile.ownSettings, profile);
   const made = await generatePolicy({ manifest: { name: "pod.yaml", text: yaml }, settings, rules: RULES, measurer, profile });
   return { policy: made.policies[0]?.policy ?? "", yaml: made.yaml };
 }

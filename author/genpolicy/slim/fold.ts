@@ -6,7 +6,7 @@ import { Judge } from "./judge.ts";
 import { MAX_COPY, unusedMembers, usedPlaceholders } from "./placeholders.ts";
 import { conditionRules } from "./reasons.ts";
 import { tidy, usesOf } from "./tidy.ts";
-import { mapSame, sameEntry, withParts, withRules } from "./rewrite.ts";
+import { mapSame, rewriteItems, withParts, withRules } from "./rewrite.ts";
 import { FALSE, isField } from "./tree.ts";
 import { printValue } from "./writer.ts";
 
@@ -165,9 +165,8 @@ class Folder {
       }
       case "array":
       case "set":
-        return withParts(term, { items: mapSame(term.items, inner) });
       case "object":
-        return withParts(term, { entries: mapSame(term.entries, (entry) => sameEntry(entry, inner(entry[0]), inner(entry[1]))) });
+        return rewriteItems(term, inner);
       case "array-comprehension":
       case "set-comprehension":
       case "object-comprehension":

@@ -59,9 +59,8 @@ function rewriteParts(term: Term, by: Rewriter): Term {
     }
     case "array":
     case "set":
-      return withParts(term, { items: mapSame(term.items, inner) });
     case "object":
-      return withParts(term, { entries: mapSame(term.entries, (entry) => sameEntry(entry, inner(entry[0]), inner(entry[1]))) });
+      return rewriteItems(term, inner);
     case "array-comprehension":
     case "set-comprehension":
       return withParts(term, { head: inner(term.head), body: rewriteBody(term.body, by) });
@@ -76,8 +75,14 @@ function rewriteParts(term: Term, by: Rewriter): Term {
   }
 }
 
+/** An array, set or object with its items rewritten. */
+export function rewriteItems(term: Extract<Term, { kind: "array" | "set" | "object" }>, rewrite: (item: Term) => Term): Term {
+  if (term.kind !== "object") return withParts(term, { items: mapSame(term.items, rewrite) });
+  return withParts(term, { entries: mapSame(term.entries, (entry) => sameEntry(entry, rewrite(entry[0]), rewrite(entry[1]))) });
+}
+
 /** An entry of an object with another key and value. */
-export function sameEntry(entry: readonly [Term, Term], key: Term, value: Term): readonly [Term, Term] {
+function sameEntry(entry: readonly [Term, Term], key: Term, value: Term): readonly [Term, Term] {
   return key === entry[0] && value === entry[1] ? entry : [key, value];
 }
 
