@@ -9,7 +9,7 @@ const config: ViteUserConfig = defineConfig({
       {
         test: {
           name: "unit",
-          include: ["{lib,author,host,guest,verifier,laptop,cli,tools}/**/*.test.ts"],
+          include: ["{lib,author,host,guest,verifier,laptop,cli,tools,conformance}/**/*.test.ts"],
           isolate: false,
           testTimeout: 30_000,
         },
@@ -17,7 +17,7 @@ const config: ViteUserConfig = defineConfig({
       {
         test: {
           name: "e2e",
-          include: ["{lib,author,host,guest,verifier,laptop,cli,tools}/**/*.e2e.ts"],
+          include: ["{lib,author,host,guest,verifier,laptop,cli,tools,conformance}/**/*.e2e.ts"],
           fileParallelism: false,
           testTimeout: 180_000,
           hookTimeout: 300_000,

@@ -3,6 +3,11 @@ import { EXIT, VERSION, type CliContext } from "./context.ts";
 import { formatError } from "./diagnostic.ts";
 import { addConfcomVerbs, genpolicyArguments, withGenpolicyFlags } from "./genpolicy/commands.ts";
 import { repeatable } from "./options.ts";
+import { addIdBlockVerbs, addMeasureVerbs } from "./attest/measure-commands.ts";
+import { addAttestPolicyVerbs } from "./attest/policy-commands.ts";
+import { addAttestServeVerbs } from "./attest/serve-commands.ts";
+import { addVerifyVerbs } from "./attest/verify-commands.ts";
+import { addCertcacheVerbs } from "./certcache/commands.ts";
 import { addRegoVerbs } from "./rego/commands.ts";
 
 /** Options that every verb has. */
@@ -236,19 +241,26 @@ function build(context: CliContext, outcome: Outcome): Command {
     .option("--keep <dir>", "leave every artefact here for other tools to check")
     .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)");
 
-  const confcom = program
-    .command("confcom")
-    .description("The policy generator under the names of the Azure CLI's confcom extension.")
-    .helpOption("-h, --help", "show help")
-    .showHelpAfterError("(sealpod confcom --help lists the commands)");
+  const group = (parent: Command, name: string, prefix: string, description: string): Command =>
+    parent.command(name).description(description).helpOption("-h, --help", "show help").showHelpAfterError(`(${prefix} --help lists the commands)`);
+
+  const confcom = group(program, "confcom", "sealpod confcom", "The policy generator under the names of the Azure CLI's confcom extension.");
   addConfcomVerbs((...declaration) => verbsOf(confcom, "sealpod confcom")(...declaration).option(...STATE_FLAG));
 
-  const rego = program
-    .command("rego")
-    .description("Evaluate, check, test, format and measure Rego policies with the engine of the agent.")
-    .helpOption("-h, --help", "show help")
-    .showHelpAfterError("(sealpod rego --help lists the commands)");
+  const rego = group(program, "rego", "sealpod rego", "Evaluate, check, test, format and measure Rego policies with the engine of the agent.");
   addRegoVerbs(verbsOf(rego, "sealpod rego"));
+
+  const attest = group(program, "attest", "sealpod attest", "Evidence: verify it, predict it, write policies about it, and serve attestation.");
+  addVerifyVerbs(verbsOf(attest, "sealpod attest"));
+  addMeasureVerbs(verbsOf(attest, "sealpod attest"));
+  const idBlock = group(attest, "id-block", "sealpod attest id-block", "Make and check the signed identity (ID block, ID auth) that a host gives at launch.");
+  addIdBlockVerbs(verbsOf(idBlock, "sealpod attest id-block"));
+  const attestPolicy = group(attest, "policy", "sealpod attest policy", "Check and try attestation policies; get and set those of a service.");
+  addAttestPolicyVerbs(verbsOf(attestPolicy, "sealpod attest policy"));
+  addAttestServeVerbs(verbsOf(attest, "sealpod attest"));
+
+  const certcache = group(program, "certcache", "sealpod certcache", "Cache of AMD's certificates: serve it, fill it, carry it to where there is no network.");
+  addCertcacheVerbs(verbsOf(certcache, "sealpod certcache"));
 
   return program;
 }

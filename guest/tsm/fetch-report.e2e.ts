@@ -13,6 +13,7 @@ it("does not take a report when the generation changes while it is read", async 
   const directory = await mkdtemp(join(tmpdir(), "tsm-"));
   const seen: string[] = [];
   const provide = async (entry: string): Promise<void> => {
+    await writeFile(join(entry, "provider"), "sev_guest\n");
     if (seen.push(entry) > 1) {
       await writeFile(join(entry, "outblob"), "second");
       await writeFile(join(entry, "generation.new"), "1\n");

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { askEntry, fileError } from "./fetch-report.ts";
 import { fetchReport, TSM_ERRORS, TsmError } from "./index.ts";
 
 const DATA = new Uint8Array(64).fill(0x5a);
@@ -53,6 +54,12 @@ async function input(entry: string): Promise<Uint8Array> {
   }
 }
 
+/** A wait that takes no time and writes down what it was asked for. */
+function recorder(): { readonly pauses: number[]; readonly wait: (milliseconds: number) => Promise<void> } {
+  const pauses: number[] = [];
+  return { pauses, wait: async (milliseconds) => void pauses.push(milliseconds) };
+}
+
 /** Each file appears whole, as an attribute of the kernel does. */
 async function write(entry: string, files: Readonly<Record<string, string | Uint8Array>>): Promise<void> {
   for (const [name, content] of Object.entries(files)) {
@@ -91,7 +98,7 @@ describe("fetchReport", () => {
   it("serves several callers at once, each with an entry of its own", async () => {
     provide(async (entry) => {
       const data = await input(entry);
-      await write(entry, { outblob: data, provider: "p\n", generation: "1\n" });
+      await write(entry, { outblob: data, provider: "sev_guest\n", generation: "1\n" });
     });
     const values = [1, 2, 3, 4, 5].map((value) => new Uint8Array(64).fill(value));
     const reports = await Promise.all(values.map(async (value) => fetchReport(directory, value)));
@@ -100,16 +107,48 @@ describe("fetchReport", () => {
   });
 
   it("begins again when someone else wrote to the entry", async () => {
-    provide(async (entry, attempt) => write(entry, { outblob: REPORT, provider: "p\n", generation: `${attempt === 1 ? 2 : 1}\n` }));
-    expect((await fetchReport(directory, DATA)).report).toEqual(REPORT);
+    const { pauses, wait } = recorder();
+    provide(async (entry, attempt) => write(entry, { outblob: REPORT, provider: "sev_guest\n", generation: `${attempt === 1 ? 2 : 1}\n` }));
+    expect((await fetchReport(directory, DATA, { wait })).report).toEqual(REPORT);
     expect(entries).toHaveLength(2);
+    expect(pauses).toEqual([20]);
     expect(await readdir(directory)).toEqual([]);
   });
 
-  it("gives up when that does not end", async () => {
+  it("gives up when that does not end, after pauses that grow", async () => {
+    const { pauses, wait } = recorder();
     provide(async (entry) => write(entry, { outblob: REPORT, generation: "7\n" }));
-    await expect(fetchReport(directory, DATA)).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_CONFLICT" }));
-    expect(entries).toHaveLength(3);
+    await expect(fetchReport(directory, DATA, { wait })).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_CONFLICT" }));
+    expect(entries).toHaveLength(5);
+    expect(pauses).toEqual([20, 40, 80, 160]);
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it("does not wait longer than its caller", async () => {
+    const controller = new AbortController();
+    provide(async (entry) => write(entry, { outblob: REPORT, generation: "7\n" }));
+    const wait = async (): Promise<never> => {
+      controller.abort();
+      throw new Error("aborted");
+    };
+    await expect(fetchReport(directory, DATA, { wait, signal: controller.signal })).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_TIMEOUT" }));
+    expect(entries).toHaveLength(1);
+  });
+
+  it.each(["EBUSY", "EAGAIN"])("takes %s of the kernel for a conflict, which is tried again", (code) => {
+    expect(fileError("outblob", Object.assign(new Error("x"), { code })).code).toBe("ERR_TSM_CONFLICT");
+  });
+
+  it("takes any other error of the kernel for a refusal", () => {
+    expect(fileError("outblob", Object.assign(new Error("x"), { code: "EINVAL" }))).toMatchObject({ code: "ERR_TSM_REFUSED", details: { errno: "EINVAL" } });
+  });
+
+  it("takes the provider that it was told to expect, and no other", async () => {
+    provide(async (entry) => write(entry, { outblob: REPORT, provider: "tdx_guest\n", generation: "1\n" }));
+    await expect(fetchReport(directory, DATA)).rejects.toThrow(
+      expect.objectContaining({ code: "ERR_TSM_PROVIDER", message: 'the report interface is served by "tdx_guest", expected "sev_guest"' }),
+    );
+    expect((await fetchReport(directory, DATA, { provider: "tdx_guest" })).provider).toBe("tdx_guest");
     expect(await readdir(directory)).toEqual([]);
   });
 
@@ -123,10 +162,11 @@ describe("fetchReport", () => {
     ["a negative generation", "ERR_TSM_FORMAT", { generation: "-1\n" }],
     ["a generation in hex", "ERR_TSM_FORMAT", { generation: "0x1\n" }],
     ["a generation of a kilobyte", "ERR_TSM_FORMAT", { generation: "1".repeat(1024) }],
-    ["a report that is too large", "ERR_TSM_FORMAT", { outblob: new Uint8Array(64 * 1024 + 1), generation: "1\n" }],
+    ["a report that is too large", "ERR_TSM_FORMAT", { outblob: new Uint8Array(64 * 1024 + 1), provider: "sev_guest\n", generation: "1\n" }],
     ["a provider of a kilobyte", "ERR_TSM_FORMAT", { outblob: REPORT, provider: "p".repeat(1024), generation: "1\n" }],
-    ["an empty report", "ERR_TSM_REFUSED", { outblob: "", generation: "1\n" }],
-    ["no report", "ERR_TSM_REFUSED", { generation: "1\n" }],
+    ["no provider", "ERR_TSM_PROVIDER", { outblob: REPORT, generation: "1\n" }],
+    ["an empty report", "ERR_TSM_REFUSED", { outblob: "", provider: "sev_guest\n", generation: "1\n" }],
+    ["no report", "ERR_TSM_REFUSED", { provider: "sev_guest\n", generation: "1\n" }],
   ])("refuses %s", async (_name, code, files) => {
     provide(async (entry) => write(entry, files));
     await expect(fetchReport(directory, DATA)).rejects.toThrow(expect.objectContaining({ code }));
@@ -136,7 +176,7 @@ describe("fetchReport", () => {
   it("refuses a directory where the report belongs", async () => {
     provide(async (entry) => {
       await mkdir(join(entry, "outblob"));
-      await write(entry, { generation: "1\n" });
+      await write(entry, { provider: "sev_guest\n", generation: "1\n" });
     });
     await expect(fetchReport(directory, DATA)).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_REFUSED" }));
     expect(await readdir(directory)).toEqual([]);
@@ -163,5 +203,50 @@ describe("fetchReport", () => {
 
   it("has a row for every code", () => {
     for (const code of Object.keys(TSM_ERRORS)) expect(new TsmError(code as keyof typeof TSM_ERRORS, "x").row.summary).toMatch(/\.$/);
+  });
+});
+
+describe("the VMPL", () => {
+  /** An entry as the kernel makes it: all attributes are there at once. The second file has what was written to `privlevel`. */
+  async function ask(floor: string | undefined, privlevel: number | undefined, writes: number): Promise<string> {
+    const entry = join(directory, "entry");
+    await mkdir(entry);
+    const levels = floor === undefined ? {} : { privlevel_floor: floor, privlevel: "" };
+    await write(entry, { provider: "sev_guest\n", generation: "0\n", ...levels });
+    const answered = input(entry).then(async () => write(entry, { outblob: REPORT, generation: `${writes}\n` }));
+    const options = privlevel === undefined ? {} : { privlevel };
+    const { report } = await askEntry(entry, DATA, options, new AbortController().signal);
+    await answered;
+    expect(report).toEqual(REPORT);
+    return floor === undefined ? "" : readFile(join(entry, "privlevel"), "latin1");
+  }
+
+  it.each<[string, string | undefined, number | undefined, number, string]>([
+    ["is not written where there are no levels", undefined, undefined, 1, ""],
+    ["is not written where the floor is the kernel's own default", "0\n", undefined, 1, ""],
+    ["is the floor where that is higher, and its write counts", "2\n", undefined, 2, "2\n"],
+    ["is the one that was asked for", "1\n", 3, 2, "3\n"],
+    ["is written when 0 was asked for", "0\n", 0, 2, "0\n"],
+  ])("%s", async (_name, floor, privlevel, writes, written) => {
+    expect(await ask(floor, privlevel, writes)).toBe(written);
+  });
+
+  it.each<[string, string | undefined, string | undefined, number | undefined, string]>([
+    ["below the floor", "2\n", "", 1, "ERR_TSM_INPUT"],
+    ["without levels", undefined, undefined, 1, "ERR_TSM_INPUT"],
+    ["with a floor in words", "two\n", "", undefined, "ERR_TSM_FORMAT"],
+    ["with a floor above 3", "4\n", "", undefined, "ERR_TSM_FORMAT"],
+    ["with a floor but no privlevel", "1\n", undefined, undefined, "ERR_TSM_REFUSED"],
+  ])("is refused %s, and the input is not written", async (_name, floor, file, privlevel, code) => {
+    const entry = join(directory, "entry");
+    await mkdir(entry);
+    await write(entry, { provider: "sev_guest\n", ...(floor !== undefined && { privlevel_floor: floor }), ...(file !== undefined && { privlevel: file }) });
+    const options = privlevel === undefined ? {} : { privlevel };
+    await expect(askEntry(entry, DATA, options, new AbortController().signal)).rejects.toThrow(expect.objectContaining({ code }));
+    expect(await readdir(entry)).not.toContain("inblob");
+  });
+
+  it.each([-1, 4, 0.5, Number.NaN])("is none if it is %d", async (privlevel) => {
+    await expect(fetchReport(join(directory, "absent"), DATA, { privlevel })).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_INPUT" }));
   });
 });

@@ -1,5 +1,6 @@
-import { type FSWatcher, watch } from "node:fs";
+import { constants, type FSWatcher, watch } from "node:fs";
 import { mkdtemp, open, rm, rmdir, writeFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { TsmError } from "./errors.ts";
 
 /** Where the kernel (6.7 and later) has the interface, once configfs is mounted. */
@@ -11,7 +12,16 @@ export interface FetchReportOptions {
   readonly signal?: AbortSignal;
   /** Gives up after this many milliseconds. */
   readonly timeoutMs?: number;
+  /** The provider that must answer; default "sev_guest". A TDX guest has the same interface with reports of another format. */
+  readonly provider?: string;
+  /** VMPL that the report states, 0 to 3; default: the lowest that this kernel may ask for (`privlevel_floor`). */
+  readonly privlevel?: number;
+  /** Waits between two attempts; default: a timer. */
+  readonly wait?: Wait;
 }
+
+/** Waits so many milliseconds; rejects when the signal is aborted. */
+export type Wait = (milliseconds: number, signal: AbortSignal) => Promise<unknown>;
 
 /** A report as the interface gave it. */
 export interface TsmReport {
@@ -26,8 +36,11 @@ export interface TsmReport {
 /** A report takes the firmware some milliseconds, but it serves all guests of the host in turn, and hosts throttle guests. */
 const DEFAULT_TIMEOUT_MS = 30_000;
 
-/** How often to begin again when someone else interferes with the entry. Its name is unpredictable, so once is already an attack. */
-const MAX_ATTEMPTS = 3;
+/** How often to begin again when the entry is busy or someone else wrote to it. Its name is unpredictable, so a foreign write is an attack or a broken host. */
+const MAX_ATTEMPTS = 5;
+
+/** Milliseconds before the second attempt; doubled for each one after it. */
+const FIRST_PAUSE_MS = 20;
 
 /** Largest blob: the kernel stops at 32 KiB (TSM_REPORT_OUTBLOB_MAX). */
 const MAX_BLOB = 64 * 1024;
@@ -45,23 +58,49 @@ export async function fetchReport(directory: string, reportData: Uint8Array, opt
   if (reportData.length < 1 || reportData.length > 64) {
     throw new TsmError("ERR_TSM_INPUT", `REPORT_DATA of ${reportData.length} bytes, expected 1 to 64`, { details: { found: reportData.length } });
   }
+  const { privlevel, wait = defaultWait } = options;
+  if (privlevel !== undefined && !(Number.isInteger(privlevel) && privlevel >= 0 && privlevel <= 3)) {
+    throw new TsmError("ERR_TSM_INPUT", `privlevel is ${privlevel}, expected a VMPL from 0 to 3`);
+  }
   const timeout = AbortSignal.timeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   const signal = options.signal === undefined ? timeout : AbortSignal.any([timeout, options.signal]);
   const data = Uint8Array.from(reportData);
   for (let attempt = 1; ; attempt++) {
     const entry = await makeEntry(directory);
     try {
-      return await useEntry(entry, data, signal);
+      return await askEntry(entry, data, options, signal);
     } catch (error) {
       if (!(error instanceof TsmError) || error.code !== "ERR_TSM_CONFLICT" || attempt === MAX_ATTEMPTS) throw error;
     } finally {
       await removeEntry(entry);
     }
+    await pause(wait, FIRST_PAUSE_MS * 2 ** (attempt - 1), signal);
   }
 }
 
+/** A timer that does not hold up the end of the process. */
+export const defaultWait: Wait = async (milliseconds, signal) => delay(milliseconds, undefined, { signal, ref: false });
+
+/**
+ * Waits, or says that the time is up.
+ * @throws {TsmError} ERR_TSM_TIMEOUT
+ */
+export async function pause(wait: Wait, milliseconds: number, signal: AbortSignal): Promise<void> {
+  try {
+    await wait(milliseconds, signal);
+  } catch (cause) {
+    if (!signal.aborted) throw cause;
+    throw timeoutError(signal);
+  }
+}
+
+/** What to say when the signal ended the work. */
+export function timeoutError(signal: AbortSignal): TsmError {
+  return new TsmError("ERR_TSM_TIMEOUT", "the report interface did not answer in time", { cause: signal.reason });
+}
+
 /** An entry of our own, with a name that nobody can take before us. */
-async function makeEntry(directory: string): Promise<string> {
+export async function makeEntry(directory: string): Promise<string> {
   try {
     return await mkdtemp(`${directory}/sealpod-`);
   } catch (cause) {
@@ -72,25 +111,76 @@ async function makeEntry(directory: string): Promise<string> {
   }
 }
 
-async function useEntry(entry: string, reportData: Uint8Array, signal: AbortSignal): Promise<TsmReport> {
+/**
+ * Asks through an entry that was made for this question alone.
+ * @throws {TsmError} all codes but ERR_TSM_UNAVAILABLE
+ */
+export async function askEntry(entry: string, reportData: Uint8Array, options: FetchReportOptions, signal: AbortSignal): Promise<TsmReport> {
+  // The outputs belong to these writes exactly while generation is their number.
+  const writes = (await writePrivlevel(entry, options.privlevel)) + 1;
   try {
     await writeFile(`${entry}/inblob`, reportData);
   } catch (cause) {
     throw fileError("inblob", cause);
   }
-  // One write was made, so the outputs belong to it exactly while generation is 1.
-  await waitForAnswer(entry, signal);
+  await waitForAnswer(entry, writes, signal);
+  const provider = await readProvider(entry);
+  requireProvider(provider, options.provider);
   const report = await readAttribute(entry, "outblob", MAX_BLOB);
   if (report === undefined || report.length === 0) throw new TsmError("ERR_TSM_REFUSED", "outblob: the interface gave no report");
   const auxblob = (await readAttribute(entry, "auxblob", MAX_BLOB)) ?? new Uint8Array();
-  const provider = (await readText(entry, "provider")) ?? "";
-  if ((await readGeneration(entry)) !== 1) throw new TsmError("ERR_TSM_CONFLICT", "generation changed while the report was read");
+  if ((await readGeneration(entry)) !== writes) throw new TsmError("ERR_TSM_CONFLICT", "generation changed while the report was read");
   return { report, auxblob, provider };
 }
 
+/**
+ * Asks for a VMPL and returns the number of writes that it took. The kernel begins at 0, which the firmware refuses to a kernel that does not run at VMPL 0: there the floor is asked for.
+ * The emulator, and providers without levels, have neither attribute.
+ */
+async function writePrivlevel(entry: string, wanted: number | undefined): Promise<0 | 1> {
+  const text = await readText(entry, "privlevel_floor");
+  if (text !== undefined && !/^[0-3]$/.test(text)) throw new TsmError("ERR_TSM_FORMAT", "privlevel_floor is not a number from 0 to 3");
+  const floor = text === undefined ? undefined : Number(text);
+  if (wanted !== undefined && (floor === undefined || wanted < floor)) {
+    const allowed = floor === undefined ? "the interface has no levels to choose from" : `this kernel may ask for ${floor} to 3 (privlevel_floor)`;
+    throw new TsmError("ERR_TSM_INPUT", `privlevel ${wanted} cannot be asked for: ${allowed}`);
+  }
+  const level = wanted ?? floor ?? 0;
+  if (wanted === undefined && level === 0) return 0;
+  try {
+    // Not created if it is missing, and not opened for reading, which the kernel forbids.
+    const file = await open(`${entry}/privlevel`, constants.O_WRONLY);
+    try {
+      await file.write(`${level}\n`);
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    throw fileError("privlevel", cause);
+  }
+  return 1;
+}
+
+/** Name of the provider behind an entry; empty if it does not say. */
+export async function readProvider(entry: string): Promise<string> {
+  return (await readText(entry, "provider")) ?? "";
+}
+
+/**
+ * Refuses the answers of another provider than the one that was expected.
+ * @throws {TsmError} ERR_TSM_PROVIDER
+ */
+export function requireProvider(found: string, expected = "sev_guest"): void {
+  if (found === expected) return;
+  throw new TsmError("ERR_TSM_PROVIDER", `the report interface is served by ${JSON.stringify(printable(found))}, expected ${JSON.stringify(expected)}`, {
+    details: { found: printable(found), expected },
+    hint: "This machine is no SEV-SNP guest, or its provider has another name: then name it.",
+  });
+}
+
 /** The kernel answers before the write returns. The emulator needs a moment, and replaces `generation` when all outputs are in place. */
-async function waitForAnswer(entry: string, signal: AbortSignal): Promise<void> {
-  if (await isAnswered(entry)) return;
+async function waitForAnswer(entry: string, writes: number, signal: AbortSignal): Promise<void> {
+  if (await isAnswered(entry, writes)) return;
   let event = Promise.withResolvers<void>();
   const wake = (): void => event.resolve();
   let watcher: FSWatcher | undefined;
@@ -98,10 +188,10 @@ async function waitForAnswer(entry: string, signal: AbortSignal): Promise<void> 
   try {
     watcher = watchEntry(entry, wake);
     for (;;) {
-      if (signal.aborted) throw new TsmError("ERR_TSM_TIMEOUT", "the report interface did not answer in time", { cause: signal.reason });
+      if (signal.aborted) throw timeoutError(signal);
       // A new promise before each look: what happens between look and wait is not lost.
       event = Promise.withResolvers<void>();
-      if (await isAnswered(entry)) return;
+      if (await isAnswered(entry, writes)) return;
       if (!signal.aborted) await event.promise;
     }
   } finally {
@@ -118,14 +208,19 @@ function watchEntry(entry: string, wake: () => void): FSWatcher {
   }
 }
 
-async function isAnswered(entry: string): Promise<boolean> {
+async function isAnswered(entry: string, writes: number): Promise<boolean> {
   const generation = (await readGeneration(entry)) ?? 0;
-  if (generation > 1) throw new TsmError("ERR_TSM_CONFLICT", `generation is ${generation} after one write: someone else wrote to the entry`);
-  if (generation === 1) return true;
+  if (generation > writes) throw new TsmError("ERR_TSM_CONFLICT", `generation is ${generation} after ${writes} of our writes: someone else wrote to the entry`);
+  if (generation === writes) return true;
   // Only the emulator has this file: a kernel refuses the write itself.
   const problem = await readText(entry, "error");
-  if (problem !== undefined) throw new TsmError("ERR_TSM_REFUSED", `the report interface refused the request: ${problem.replaceAll(/[^\u0020-\u007e]/g, "?")}`);
+  if (problem !== undefined) throw new TsmError("ERR_TSM_REFUSED", `the report interface refused the request: ${printable(problem)}`);
   return false;
+}
+
+/** Text of others, fit for a message. */
+export function printable(text: string): string {
+  return text.replaceAll(/[^\u0020-\u007e]/g, "?");
 }
 
 async function readGeneration(entry: string): Promise<number | undefined> {
@@ -163,15 +258,15 @@ async function readAttribute(entry: string, attribute: string, limit: number): P
   }
 }
 
-/** EBUSY and EAGAIN are the kernel's words for "the inputs changed meanwhile". */
-function fileError(attribute: string, cause: unknown): TsmError {
+/** EBUSY and EAGAIN (EWOULDBLOCK) are the kernel's words for "a report is being made" and "the inputs changed meanwhile". */
+export function fileError(attribute: string, cause: unknown): TsmError {
   const code = errorCode(cause);
   if (code === "EBUSY" || code === "EAGAIN") return new TsmError("ERR_TSM_CONFLICT", `${attribute}: the entry is in use (${code})`, { cause });
   return new TsmError("ERR_TSM_REFUSED", `${attribute}: the report interface refused it (${code})`, { cause, details: { attribute, errno: code } });
 }
 
 /** In configfs the attributes vanish with the directory. In the emulator they are files, which go first. An entry that cannot be removed harms nobody. */
-async function removeEntry(entry: string): Promise<void> {
+export async function removeEntry(entry: string): Promise<void> {
   try {
     await rmdir(entry);
   } catch (error) {
@@ -179,6 +274,7 @@ async function removeEntry(entry: string): Promise<void> {
   }
 }
 
-function errorCode(error: unknown): string {
+/** `code` of an error of the system. */
+export function errorCode(error: unknown): string {
   return (error as NodeJS.ErrnoException | undefined)?.code ?? "unknown error";
 }

@@ -90,6 +90,11 @@ export class SecurityProcessor {
     return trustRootOf(this.#keys.chain.root, EMULATOR_ROOT_NAME, "Milan");
   }
 
+  /** PEM of the root alone, for who names it: `sealpod attest verify --trust emulator=FILE`. */
+  get rootPem(): string {
+    return encodeCertificatesPem([this.#keys.chain.root]);
+  }
+
   /** PEM of VCEK, ASK and ARK. */
   get chainPem(): string {
     const { endorsementKey, intermediate, root } = this.#keys.chain;

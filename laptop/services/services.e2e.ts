@@ -30,17 +30,19 @@ async function form(services: RunningServices, fields: Record<string, string>): 
   return laptopFetch(up)(`${up.endpoints.authority}/${up.tenantId}/oauth2/v2.0/token`, { method: "POST", body: new URLSearchParams(fields) });
 }
 
-async function ownerToken(services: RunningServices): Promise<string> {
+async function ownerToken(services: RunningServices, resource = "https://vault.azure.net"): Promise<string> {
   const { owner } = services.up;
   const answer = await form(services, {
     grant_type: "client_credentials",
-    scope: "https://vault.azure.net/.default",
+    scope: `${resource}/.default`,
     client_id: owner.clientId,
     client_secret: owner.clientSecret,
   });
   expect(answer.status).toBe(200);
   return ((await answer.json()) as { access_token: string }).access_token;
 }
+
+const b64 = (text: string): string => Buffer.from(text).toString("base64url");
 
 describe("running services", () => {
   let state: string;
@@ -108,6 +110,34 @@ describe("running services", () => {
       new RegExp(`^https://${services.up.endpoints.vault}/keys/first/[0-9a-f]{32}$`),
     );
     expect((await fetch(`https://${services.up.endpoints.vault}/keys?api-version=7.4`, { headers })).status).toBe(200);
+  });
+
+  it("let the owner manage attestation policies, and nobody else", async () => {
+    const fetch = laptopFetch(services.up);
+    const url = `https://${services.up.endpoints.attestation}/policies/SevSnpVm`;
+    const version = "?api-version=2020-10-01";
+    const bearer = { authorization: `Bearer ${await ownerToken(services, "https://attest.azure.net")}` };
+    const stranger = await fetch(`${url}${version}`);
+    expect(stranger.status).toBe(401);
+    expect(stranger.headers.get("www-authenticate")).toContain(`authorization_uri="${services.up.endpoints.authority}/${services.up.tenantId}"`);
+    expect((await fetch(`${url}${version}`, { headers: { authorization: `Bearer ${await ownerToken(services)}` } })).status).toBe(401);
+
+    const policy = "version= 1.0;\nauthorizationrules\n{\n=> deny();\n};\nissuancerules\n{\n};\n";
+    const token = `eyJhbGciOiJub25lIn0.${b64(JSON.stringify({ AttestationPolicy: b64(policy) }))}.`;
+    const set = await fetch(`${url}${version}`, { method: "PUT", headers: { ...bearer, "content-type": "text/plain" }, body: token });
+    expect(set.status).toBe(200);
+    expect(set.headers.get("x-ms-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    const { token: answer } = (await (await fetch(`${url}${version}`, { headers: bearer })).json()) as { token: string };
+    expect(JSON.parse(Buffer.from(answer.split(".")[1] ?? "", "base64url").toString())).toMatchObject({
+      iss: `https://${services.up.endpoints.attestation}`,
+      "x-ms-policy": token,
+    });
+    const reset = await fetch(`${url}:reset${version}`, {
+      method: "POST",
+      headers: { ...bearer, "content-type": "text/plain" },
+      body: "eyJhbGciOiJub25lIn0..",
+    });
+    expect(reset.status).toBe(200);
   });
 
   it("let a pod's service-account token stand for the workload identity, and that identity only get and release", async () => {

@@ -1,13 +1,16 @@
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { isIP } from "node:net";
 import { resolve } from "node:path";
-import { attestationApp, openAttestationStore } from "@sealpod/attestation";
+import { attestationApp, openAttestationStore, startKeyRotation } from "@sealpod/attestation";
+import { MICROSOFT_UVM_TRUST } from "@sealpod/cose";
 import { isSealpodError, messageOf, sha256, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
 import { identityApp, openIdentityStore, tenantIssuer, type IdentityStore } from "@sealpod/identity";
 import { lockFile, writeFileAtomic } from "@sealpod/io";
 import { keyvaultApp, openKeyStore, type KeyStore } from "@sealpod/keyvault";
 import { EMULATED_NOTICE, SecurityProcessor, servePsp } from "@sealpod/psp";
+import { createService } from "@sealpod/service";
 import { AMD_ROOTS } from "@sealpod/snp";
+import { ATTESTATION_RESOURCE, laptopManagement } from "./attestation-management.ts";
 import { Authority, chainPem, type ServerName } from "./authority.ts";
 import { ServicesError } from "./errors.ts";
 import { laptopFetch } from "./fetch.ts";
@@ -24,6 +27,14 @@ const COMPLIANCE = "sealpod-compliant-uvm";
 
 /** Resources that pods and people ask access tokens for; the genuine sidecar knows no others. */
 const RESOURCES: readonly string[] = ["https://vault.azure.net", "https://managedhsm.azure.net"];
+
+/** Millisecond timers of the platform; they keep no process alive. */
+const TIMER = {
+  every: (milliseconds: number, action: () => void): (() => void) => {
+    const timer = setInterval(action, milliseconds).unref();
+    return () => clearInterval(timer);
+  },
+};
 
 const MASTER_KEY_LENGTH = 32;
 
@@ -100,8 +111,11 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
   const identities = stack.adopt(await openIdentityStore({ file: `${state}/services/identity.sqlite`, ...databases }), closeStore);
   const keys = stack.adopt(openKeyStore({ file: `${state}/services/keyvault.sqlite`, ...databases }), closeStore);
   const attestations = stack.adopt(await openAttestationStore({ file: `${state}/services/attestation.sqlite`, ...databases }), closeStore);
+  const rotation = startKeyRotation({ store: attestations, timer: TIMER, logger });
+  stack.defer(() => rotation.stop());
 
   const processor = await SecurityProcessor.open(`${state}/psp`, { clock, random });
+  await writeFileAtomic(`${state}/emulator-root.pem`, new TextEncoder().encode(processor.rootPem), 0o644);
   stack.use(await servePsp({ processor, socketPath: `${state}/psp.sock`, guestInfoBase: `${state}/guests`, logger }));
 
   const seed = await openSeed(`${state}/services/seed.json`, random);
@@ -113,20 +127,38 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
   // Every root is named here on purpose: this laptop's verifier takes its own emulator's word, and each token says so.
   const roots = [processor.trustRoot, ...AMD_ROOTS];
   const evidenceRoots = [...new Set(roots.map((root) => root.name))];
-  const attestationService = attestationApp({
-    issuer: url(attestation),
-    store: attestations,
-    roots,
-    uvmTrust: [{ ...processor.uvmTrust, claim: options.compliance ?? COMPLIANCE }],
+  const attestationService = createService({
+    name: "attestation",
+    version: "laptop",
+    app: attestationApp({
+      issuer: url(attestation),
+      store: attestations,
+      roots,
+      // The laptop's own virtual machines, and Microsoft's: genuine evidence of Azure is judged here as there.
+      uvmTrust: [{ ...processor.uvmTrust, claim: options.compliance ?? COMPLIANCE }, ...MICROSOFT_UVM_TRUST],
+      management: laptopManagement({
+        identities,
+        issuer: tenantIssuer(url(login), seed.tenantId),
+        authority: `${url(login)}/${seed.tenantId}`,
+        ownerClientId: seed.ownerClientId,
+        clock,
+      }),
+      clock,
+      random,
+      logger,
+    }),
+    logger,
     clock,
     random,
-    logger,
+    // All clients are this machine, so there is nobody to be fair to.
+    limits: { rate: "off" },
+    ready: { database: () => void attestations.signer() },
   });
   listener.handle(attestation, (request) => attestationService.fetch(request));
   const identityService = identityApp({
     authority: url(login),
     tenants: [seed.tenantId],
-    resources: [...RESOURCES, `https://vault.${domain}`],
+    resources: [...RESOURCES, ATTESTATION_RESOURCE, `https://vault.${domain}`],
     clusterIssuer: issuer,
     store: identities,
     clock,

@@ -44,7 +44,7 @@ describe("RFC 8949 section 4.2.1: deterministic encoding", () => {
       expect(() => parseCbor(fromHex(`${level.repeat(MAX_CBOR_DEPTH)}00`), "test")).not.toThrow();
       expect(() => parseCbor(fromHex(`${level.repeat(MAX_CBOR_DEPTH + 1)}00`), "test")).toThrow(expect.objectContaining({ code: "ERR_COSE_LIMIT" }));
     }
-    expect(() => parseCbor(fromHex(`${"c1".repeat(100_000)}00`), "test")).toThrow(expect.objectContaining({ code: "ERR_COSE_CBOR" }));
+    expect(() => parseCbor(fromHex(`${"c1".repeat(60_000)}00`), "test")).toThrow(expect.objectContaining({ code: "ERR_COSE_CBOR" }));
   });
 
   it("makes nothing but plain values of tags: no Date, no RegExp, no bignum", () => {
@@ -56,6 +56,16 @@ describe("RFC 8949 section 4.2.1: deterministic encoding", () => {
   it("keeps integers of 64 bits exact", () => {
     expect(parseCbor(fromHex("1bffffffffffffffff"), "test")).toBe(18446744073709551615n);
     expect(parseCbor(fromHex("3bffffffffffffffff"), "test")).toBe(-18446744073709551616n);
+    // -2^53 is the one integer that the library gives as a number which another integer rounds to.
+    for (const [hex, value] of [
+      ["3b001ffffffffffffe", -9007199254740991],
+      ["3b001fffffffffffff", -9007199254740992n],
+      ["3b0020000000000000", -9007199254740993n],
+    ] as const) {
+      expect(parseCbor(fromHex(hex), "test")).toBe(value);
+      expect(toHex(encodeCbor(value))).toBe(hex);
+      expect(parseCbor(fromHex(`a1${hex}00`), "test")).toEqual(new Map([[value, 0]]));
+    }
   });
 
   it("has names such as __proto__ like any other", () => {

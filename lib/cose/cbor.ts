@@ -22,8 +22,8 @@ export class CborTag {
   }
 }
 
-/** Largest item, in bytes: genuine endorsements have 11 KiB. */
-export const MAX_CBOR_BYTES: number = 256 * 1024;
+/** Largest item, in bytes: genuine endorsements have 11 KiB. A hostile one of this size costs some 80 ms and 20 MiB. */
+export const MAX_CBOR_BYTES: number = 64 * 1024;
 
 /** Deepest nesting: COSE_Sign1 needs 5 levels. */
 export const MAX_CBOR_DEPTH = 16;
@@ -76,8 +76,8 @@ function fromLibrary(value: unknown, what: string, depth: number): CborValue {
   if (depth > MAX_CBOR_DEPTH) throw new CoseError("ERR_COSE_LIMIT", `${what}: nested deeper than ${MAX_CBOR_DEPTH}`, { details: { limit: MAX_CBOR_DEPTH } });
   switch (typeof value) {
     case "number":
-      // Floats were refused, so an integer: bigger ones come as bigint.
-      return value;
+      // Floats were refused, so an integer: bigger ones come as bigint, but for -2^53, which no longer stands for itself alone.
+      return Number.isSafeInteger(value) ? value : BigInt(value);
     case "bigint":
     case "string":
     case "boolean":
@@ -96,7 +96,8 @@ function fromLibrary(value: unknown, what: string, depth: number): CborValue {
 }
 
 function fromLibraryKey(key: unknown, what: string): CborKey {
-  if (typeof key === "number" || typeof key === "bigint" || typeof key === "string") return key;
+  if (typeof key === "number") return Number.isSafeInteger(key) ? key : BigInt(key);
+  if (typeof key === "bigint" || typeof key === "string") return key;
   throw new CoseError("ERR_COSE_CBOR", `${what} has a map key that is neither integer nor text`);
 }
 

@@ -1,5 +1,5 @@
-import { createPublicKey, type KeyObject } from "node:crypto";
-import { fromHex, toHex } from "@sealpod/core";
+import { constants, createPublicKey, type KeyObject, sign } from "node:crypto";
+import { concatBytes, fromHex, toHex } from "@sealpod/core";
 import { encodePublicKeyInfo, parsePublicKeyInfo, type PublicKeyInfo } from "@sealpod/pki";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -92,6 +92,10 @@ describe("COSE_Sign1 (RFC 9052 section 4)", () => {
     ["an empty header", "ERR_COSE_CBOR", new CborTag(18, [new Uint8Array(), empty, PAYLOAD, PAYLOAD])],
     ["an unprotected header that is no map", "ERR_COSE_STRUCTURE", new CborTag(18, [header, [], PAYLOAD, PAYLOAD])],
     ["a label in both headers", "ERR_COSE_STRUCTURE", new CborTag(18, [header, new Map([[1, -38]]), PAYLOAD, PAYLOAD])],
+    ["tag 18 twice", "ERR_COSE_STRUCTURE", new CborTag(18, new CborTag(18, [header, empty, PAYLOAD, PAYLOAD]))],
+    ["the tag for self-described CBOR before it", "ERR_COSE_STRUCTURE", new CborTag(55799, new CborTag(18, [header, empty, PAYLOAD, PAYLOAD]))],
+    ["crit in the unprotected header", "ERR_COSE_STRUCTURE", new CborTag(18, [header, new Map([[2, [1]]]), PAYLOAD, PAYLOAD])],
+    ["a payload in a bignum", "ERR_COSE_STRUCTURE", new CborTag(18, [header, empty, new CborTag(2, PAYLOAD), PAYLOAD])],
     ["a signature that is no byte string", "ERR_COSE_STRUCTURE", new CborTag(18, [header, empty, PAYLOAD, "x"])],
   ])("refuses %s", (_name, code, value) => {
     expect(() => parseSign1(encodeCbor(value))).toThrow(expect.objectContaining({ code }));
@@ -106,6 +110,30 @@ describe("COSE_Sign1 (RFC 9052 section 4)", () => {
   ])("refuses %s", (_name, algorithm) => {
     const bytes = encodeCbor(new CborTag(18, [encodeCbor(new Map(algorithm === undefined ? [] : [[1, algorithm]])), empty, PAYLOAD, PAYLOAD]));
     expect(() => verifySign1(parseSign1(bytes), info(KEYS.ES256))).toThrow(expect.objectContaining({ code: "ERR_COSE_ALGORITHM" }));
+  });
+
+  it("takes one form of signature alone: not DER, not longer, not shorter, and of PSS one salt", () => {
+    const { protectedBytes, payload, signature } = parseSign1(message("ES256"));
+    const data = encodeCbor(["Signature1", protectedBytes, new Uint8Array(), payload]);
+    const der = new Uint8Array(sign("sha256", data, { key: KEYS.ES256, dsaEncoding: "der" }));
+    const inversed = concatBytes(signature.subarray(32), signature.subarray(0, 32));
+    for (const other of [der, concatBytes(signature, Uint8Array.of(0)), signature.subarray(1), new Uint8Array(), new Uint8Array(64), inversed]) {
+      const bytes = encodeCbor(new CborTag(18, [protectedBytes, empty, payload, other]));
+      expect(() => verifySign1(parseSign1(bytes), info(KEYS.ES256))).toThrow(expect.objectContaining({ code: "ERR_COSE_SIGNATURE" }));
+    }
+    const pss = parseSign1(message("PS384"));
+    const pssData = encodeCbor(["Signature1", pss.protectedBytes, new Uint8Array(), pss.payload]);
+    for (const [padding, saltLength] of [
+      [constants.RSA_PKCS1_PSS_PADDING, 48],
+      [constants.RSA_PKCS1_PSS_PADDING, 20],
+      [constants.RSA_PKCS1_PSS_PADDING, 0],
+      [constants.RSA_PKCS1_PADDING, undefined],
+    ] as const) {
+      const other = new Uint8Array(sign("sha384", pssData, { key: KEYS.PS384, padding, ...(saltLength !== undefined && { saltLength }) }));
+      const run = (): unknown => verifySign1(parseSign1(encodeCbor(new CborTag(18, [pss.protectedBytes, empty, pss.payload, other]))), info(KEYS.PS384));
+      if (saltLength === 48) run();
+      else expect(run).toThrow(expect.objectContaining({ code: "ERR_COSE_SIGNATURE" }));
+    }
   });
 
   it("does not take the algorithm from the unprotected header", () => {

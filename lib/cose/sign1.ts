@@ -71,6 +71,8 @@ export function parseSign1(bytes: Uint8Array): Sign1 {
   for (const label of unprotectedHeader.keys()) {
     if (protectedHeader.has(label)) throw new CoseError("ERR_COSE_STRUCTURE", `COSE_Sign1: label ${label} in both headers`);
   }
+  // RFC 9052 section 3.1: whoever may change what must be understood may also take it away.
+  if (unprotectedHeader.has(HEADER.critical)) throw new CoseError("ERR_COSE_STRUCTURE", "COSE_Sign1: crit stands in the unprotected header");
   return { protectedBytes, protectedHeader, unprotectedHeader, payload, signature };
 }
 

@@ -1,6 +1,7 @@
+import { createHash, type KeyObject } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { asArray, asObject, encodeUtf8, parseJson, toHex } from "@sealpod/core";
-import { extendedKeyUsage } from "@sealpod/pki";
+import { extendedKeyUsage, keyUsage } from "@sealpod/pki";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ecKey, EKU, NOW, rsaKey, testSigner } from "./testdata/signer.ts";
@@ -8,11 +9,15 @@ import {
   type CborKey,
   CborTag,
   type CborValue,
+  type CoseAlgorithm,
   CoseError,
   encodeSign1,
   encodeUvmEndorsement,
   formatDidX509Eku,
   HEADER,
+  MICROSOFT_UVM_TRUST,
+  parseDidX509,
+  parseSign1,
   type UvmTrust,
   type VerifiedUvmEndorsement,
   verifyUvmEndorsement,
@@ -37,12 +42,14 @@ const VALUES = {
 } as const;
 
 /** The JSON form with headers and payload of the test's choice; a value of undefined leaves a header out. */
-function json(headers: Readonly<Record<string, CborValue | undefined>>, payload: string, x5chain: CborValue = signer.chain.map(({ der }) => der)): Uint8Array {
+function json(
+  headers: Readonly<Record<string, CborValue | undefined>>,
+  payload: string,
+  x5chain: CborValue = signer.chain.map(({ der }) => der),
+  more: readonly (readonly [CborKey, CborValue])[] = [],
+): Uint8Array {
   const all: Readonly<Record<string, CborValue | undefined>> = { iss: issuer, feed: FEED, ...headers };
-  const header = new Map<CborKey, CborValue>([
-    [HEADER.contentType, "application/json"],
-    [HEADER.x5chain, x5chain],
-  ]);
+  const header = new Map<CborKey, CborValue>([[HEADER.contentType, "application/json"], [HEADER.x5chain, x5chain], ...more]);
   for (const [name, value] of Object.entries(all)) if (value !== undefined) header.set(name, value);
   return encodeSign1({ algorithm: "ES384", key: signer.key, protectedHeader: header, payload: encodeUtf8(payload) });
 }
@@ -57,6 +64,8 @@ function envelope(
     readonly claims?: readonly (readonly [CborKey, CborValue])[];
     readonly headers?: readonly (readonly [CborKey, CborValue])[];
     readonly payload?: Uint8Array;
+    readonly algorithm?: CoseAlgorithm;
+    readonly key?: KeyObject;
   } = {},
 ): Uint8Array {
   const claims = new Map<CborKey, CborValue>([[1, issuer], [2, FEED], ["svn", 3], [6, Math.floor((NOW - 100 * DAY) / 1000)], ...(changes.claims ?? [])]);
@@ -67,7 +76,12 @@ function envelope(
     [HEADER.preimageContentType, "application/octet-stream"],
     ...(changes.headers ?? []),
   ]);
-  return encodeSign1({ algorithm: "ES384", key: signer.key, protectedHeader: header, payload: changes.payload ?? MEASUREMENT });
+  return encodeSign1({
+    algorithm: changes.algorithm ?? "ES384",
+    key: changes.key ?? signer.key,
+    protectedHeader: header,
+    payload: changes.payload ?? MEASUREMENT,
+  });
 }
 
 function verify(bytes: Uint8Array, trust: readonly UvmTrust[] = [TRUST]): VerifiedUvmEndorsement {
@@ -107,6 +121,8 @@ describe("the JSON form", () => {
     ["no issuer", "ERR_COSE_STRUCTURE", () => json({ iss: undefined }, payload({}))],
     ["a feed that is a number", "ERR_COSE_STRUCTURE", () => json({ feed: 1 }, payload({}))],
     ["a signing time without tag", "ERR_COSE_STRUCTURE", () => json({ signingtime: 1 }, payload({}))],
+    ["a signing time before 1970", "ERR_COSE_STRUCTURE", () => json({ signingtime: new CborTag(1, -1) }, payload({}))],
+    ["a signing time that no date can hold", "ERR_COSE_STRUCTURE", () => json({ signingtime: new CborTag(1, 253402300800) }, payload({}))],
     ["a signing time in text", "ERR_COSE_STRUCTURE", () => json({ signingtime: new CborTag(1, "now") }, payload({}))],
     ["no certificates", "ERR_COSE_STRUCTURE", () => json({}, payload({}), [])],
     [
@@ -137,6 +153,95 @@ describe("the JSON form", () => {
     expect(() => verify(bytes(), trust)).toThrow(expect.objectContaining({ code }));
   });
 
+  it("heeds x5t: the hash names the leaf, in any of three algorithms", () => {
+    const bytes = (value: CborValue): Uint8Array =>
+      json(
+        {},
+        payload({}),
+        signer.chain.map(({ der }) => der),
+        [[HEADER.x5t, value]],
+      );
+    const digest = (hash: string, at: 0 | 1): Uint8Array => new Uint8Array(createHash(hash).update(signer.chain[at].der).digest());
+    for (const [id, hash] of [
+      [-16, "sha256"],
+      [-43, "sha384"],
+      [-44, "sha512"],
+    ] as const) {
+      expect(verify(bytes([id, digest(hash, 0)])).svn).toBe(2);
+      expect(() => verify(bytes([id, digest(hash, 1)]))).toThrow(expect.objectContaining({ code: "ERR_COSE_CERTIFICATE" }));
+    }
+    for (const value of [
+      [-15, digest("sha256", 0).subarray(0, 8)],
+      [-16, "x"],
+      [-16],
+      [-16, digest("sha256", 0), 1],
+      digest("sha256", 0),
+      null,
+      [],
+    ] as CborValue[])
+      expect(() => verify(bytes(value))).toThrow(expect.objectContaining({ code: "ERR_COSE_STRUCTURE" }));
+    expect(() => verify(bytes([-16, digest("sha384", 0)]))).toThrow(expect.objectContaining({ code: "ERR_COSE_CERTIFICATE" }));
+  });
+
+  it("refuses a leaf whose key is not for signatures", () => {
+    const other = testSigner(signer.key, { extensions: [extendedKeyUsage(EKU), keyUsage("keyEncipherment")] });
+    const otherIssuer = formatDidX509Eku(other.chain[2], EKU);
+    const bytes = encodeUvmEndorsement({ ...VALUES, issuer: otherIssuer, chain: other.chain });
+    expect(() => verify(bytes, [{ ...TRUST, issuer: otherIssuer }])).toThrow(expect.objectContaining({ code: "ERR_COSE_CERTIFICATE" }));
+  });
+
+  it("refuses certificates in another order, or with a stranger between them", () => {
+    const [leaf, middle, root] = signer.chain;
+    const stranger = testSigner(ecKey("secp384r1")).chain[1];
+    for (const [code, chain] of [
+      ["ERR_COSE_CERTIFICATE", [middle, leaf, root]],
+      ["ERR_COSE_DID", [root, middle, leaf]],
+      ["ERR_COSE_CERTIFICATE", [leaf, root, middle]],
+      ["ERR_COSE_CERTIFICATE", [leaf, stranger, root]],
+      ["ERR_COSE_CERTIFICATE", [leaf, middle, middle, root]],
+      ["ERR_COSE_DID", [leaf, middle]],
+    ] as const)
+      expect(() =>
+        verify(
+          json(
+            {},
+            payload({}),
+            chain.map(({ der }) => der),
+          ),
+        ),
+      ).toThrow(expect.objectContaining({ code }));
+  });
+
+  it("takes no certificates from the unprotected header, and no statement in two forms", () => {
+    const unprotected = new Map<CborKey, CborValue>([[HEADER.x5chain, signer.chain.map(({ der }) => der)]]);
+    const header = new Map<CborKey, CborValue>([
+      [HEADER.contentType, "application/json"],
+      ["iss", issuer],
+      ["feed", FEED],
+    ]);
+    const bytes = encodeSign1({
+      algorithm: "ES384",
+      key: signer.key,
+      protectedHeader: header,
+      unprotectedHeader: unprotected,
+      payload: encodeUtf8(payload({})),
+    });
+    expect(() => verify(bytes)).toThrow(expect.objectContaining({ code: "ERR_COSE_STRUCTURE" }));
+  });
+
+  it("heeds crit", () => {
+    const withCrit = (labels: CborValue): Uint8Array =>
+      json(
+        {},
+        payload({}),
+        signer.chain.map(({ der }) => der),
+        [[HEADER.critical, labels]],
+      );
+    expect(verify(withCrit([HEADER.algorithm, "iss", "feed", HEADER.x5chain])).svn).toBe(2);
+    for (const labels of [[], [99], ["signingtime"], 1, [[1]], ["svn"]])
+      expect(() => verify(withCrit(labels))).toThrow(expect.objectContaining({ code: "ERR_COSE_STRUCTURE" }));
+  });
+
   it("refuses a statement of somebody else under the trusted issuer's name and certificates", () => {
     const bytes = encodeUvmEndorsement({ ...VALUES, key: ecKey("secp384r1") });
     expect(() => verify(bytes)).toThrow(expect.objectContaining({ code: "ERR_COSE_SIGNATURE" }));
@@ -158,6 +263,22 @@ describe("the JSON form", () => {
 });
 
 describe("the hash envelope form", () => {
+  it.each(["ES256", "ES384", "ES512", "PS384"] as const)("verifies what was signed with %s, and for the key of no other", (algorithm) => {
+    const keys = { ES256: () => ecKey("prime256v1"), ES384: () => ecKey("secp384r1"), ES512: () => ecKey("secp521r1"), PS384: rsaKey };
+    const own = testSigner(keys[algorithm]());
+    const ownTrust = { ...TRUST, issuer: formatDidX509Eku(own.chain[2], EKU) };
+    const claims = [[1, ownTrust.issuer]] as const;
+    const headers = [[HEADER.x5chain, own.chain.map(({ der }) => der)]] as const;
+    expect(verify(envelope({ claims, headers, algorithm, key: own.key }), [ownTrust])).toMatchObject({ svn: 3, launchMeasurement: MEASUREMENT });
+    expect(() => verify(envelope({ claims, headers, algorithm, key: keys[algorithm]() }), [ownTrust])).toThrow(
+      expect.objectContaining({ code: "ERR_COSE_SIGNATURE" }),
+    );
+    const other = algorithm === "ES256" ? "ES384" : "ES256";
+    expect(() => verify(envelope({ claims, headers, algorithm: other, key: keys[other]() }), [ownTrust])).toThrow(
+      expect.objectContaining({ code: "ERR_COSE_KEY" }),
+    );
+  });
+
   it("verifies", () => {
     expect(verify(envelope())).toMatchObject({ svn: 3, launchMeasurement: MEASUREMENT, claim: TRUST.claim, signingTime: NOW - 100 * DAY });
   });
@@ -168,6 +289,11 @@ describe("the hash envelope form", () => {
     ["two issuers", "ERR_COSE_STRUCTURE", () => envelope({ headers: [["iss", issuer]] })],
     ["claims that are a list", "ERR_COSE_STRUCTURE", () => envelope({ headers: [[HEADER.cwtClaims, [1]]] })],
     ["no time", "ERR_COSE_STRUCTURE", () => envelope({ claims: [[6, "now"]] })],
+    ["a time that no date can hold", "ERR_COSE_STRUCTURE", () => envelope({ claims: [[6, 253402300800]] })],
+    ["a tagged time", "ERR_COSE_STRUCTURE", () => envelope({ claims: [[6, new CborTag(1, 0)]] })],
+    ["a version above u32", "ERR_COSE_PAYLOAD", () => envelope({ claims: [["svn", 2 ** 32]] })],
+    ["a long measurement", "ERR_COSE_PAYLOAD", () => envelope({ payload: new Uint8Array(49) })],
+    ["no issuer", "ERR_COSE_STRUCTURE", () => envelope({ claims: [[1, null]] })],
     ["a time before the certificates", "ERR_COSE_CERTIFICATE", () => envelope({ claims: [[6, Math.floor((NOW - 500 * DAY) / 1000)]] })],
     ["a time after the certificates", "ERR_COSE_CERTIFICATE", () => envelope({ claims: [[6, Math.floor(NOW / 1000)]] })],
     ["another feed", "ERR_COSE_ISSUER", () => envelope({ claims: [[2, "x"]] })],
@@ -229,5 +355,46 @@ describe.skipIf(!present)("genuine endorsements (skipped without ../shared/vecto
     expect(() => verify(bytes, [{ ...trust, minimumSvn: Number(svn) + 1 }])).toThrow(expect.objectContaining({ code: "ERR_COSE_SVN" }));
     // The issuer for AKS is another one: the same root, but a purpose that this leaf does not have.
     expect(() => verify(bytes, [{ ...trust, issuer: issuer.replace(/\.2$/, ".5") }])).toThrow(expect.objectContaining({ code: "ERR_COSE_ISSUER" }));
+  });
+
+  it.each(vectors)("$file verifies under Microsoft's issuers if its version is high enough", ({ file, svn }) => {
+    const bytes = new Uint8Array(readFileSync(`${VECTORS}/${file}`));
+    const lower = MICROSOFT_UVM_TRUST.map((trust) => ({ ...trust, minimumSvn: 1 }));
+    const { claim, feed, svn: found } = verify(bytes, lower);
+    expect([claim, feed, found]).toEqual(["azure-compliant-uvm", "ContainerPlat-AMD-UVM", Number(svn)]);
+    if (Number(svn) >= 100) expect(verify(bytes, MICROSOFT_UVM_TRUST).claim).toBe("azure-compliant-uvm");
+    else
+      expect(() => verify(bytes, MICROSOFT_UVM_TRUST)).toThrow(
+        expect.objectContaining({ code: "ERR_COSE_SVN", details: { found: Number(svn), expected: 100 } }),
+      );
+    // The root that the list names is the last certificate of the statement itself.
+    const x5chain = parseSign1(bytes).protectedHeader.get(HEADER.x5chain) as readonly Uint8Array[];
+    const root = createHash("sha256")
+      .update(x5chain[2] ?? new Uint8Array())
+      .digest("base64url");
+    for (const trust of MICROSOFT_UVM_TRUST) expect(trust.issuer).toContain(`:${root}::eku:`);
+  });
+
+  it("cover a version below the minimum and several above", () => {
+    expect(vectors.map(({ svn }) => Number(svn)).toSorted((a, b) => a - b)).toEqual([22, 100, 100, 103]);
+  });
+});
+
+describe("Microsoft's issuers", () => {
+  it("have one root, two purposes and two claims, none for the other's feed", () => {
+    expect(MICROSOFT_UVM_TRUST.map(({ feed, claim, minimumSvn, issuer: text }) => [feed, claim, minimumSvn, text.split("::")[1]])).toEqual([
+      ["ContainerPlat-AMD-UVM", "azure-compliant-uvm", 100, "eku:1.3.6.1.4.1.311.76.59.1.2"],
+      ["ConfAKS-AMD-UVM", "azure-signed-katacc-uvm", 1, "eku:1.3.6.1.4.1.311.76.59.1.5"],
+    ]);
+    expect(new Set(MICROSOFT_UVM_TRUST.map(({ issuer: text }) => text.split("::")[0])).size).toBe(1);
+    for (const { issuer: text } of MICROSOFT_UVM_TRUST) expect(parseDidX509(text).fingerprint).toHaveLength(32);
+  });
+
+  it("are not met by whoever writes their names into a statement", () => {
+    for (const { issuer: text, feed } of MICROSOFT_UVM_TRUST) {
+      expect(() => verify(encodeUvmEndorsement({ ...VALUES, issuer: text, feed, svn: 200 }), MICROSOFT_UVM_TRUST)).toThrow(
+        expect.objectContaining({ code: "ERR_COSE_DID" }),
+      );
+    }
   });
 });

@@ -1,5 +1,5 @@
-import type { KeyObject } from "node:crypto";
-import { asObject, decodeUtf8, encodeUtf8, fromHex, isSealpodError, type JsonObject, messageOf, parseJson, toHex } from "@sealpod/core";
+import { createHash, type KeyObject } from "node:crypto";
+import { asObject, decodeUtf8, encodeUtf8, equalBytes, fromHex, isSealpodError, type JsonObject, messageOf, parseJson, toHex } from "@sealpod/core";
 import { type Certificate, parseCertificate } from "@sealpod/pki";
 import { asList, asMap, type CborKey, type CborMap, CborTag, type CborValue } from "./cbor.ts";
 import { parseDidX509, verifyDidX509 } from "./did-x509.ts";
@@ -45,11 +45,23 @@ const UNDERSTOOD: readonly CborKey[] = [
   HEADER.contentType,
   HEADER.cwtClaims,
   HEADER.x5chain,
+  HEADER.x5t,
   HEADER.payloadHashAlgorithm,
   HEADER.preimageContentType,
   "iss",
   "feed",
+  "signingtime",
 ];
+
+/** Hash algorithms of x5t (RFC 9054 section 2). */
+const THUMBPRINT_HASHES: ReadonlyMap<CborValue | undefined, string> = new Map([
+  [-16, "sha256"],
+  [-43, "sha384"],
+  [-44, "sha512"],
+]);
+
+/** Latest time that a statement may bear, in seconds: 9999-12-31T23:59:59Z, the last one that a certificate can hold and a date be written of. */
+const MAX_TIME = 253_402_300_799;
 
 /**
  * Verifies a signed statement about a utility VM (specs/attestation.md section 4.6): COSE_Sign1 whose x5chain leads to a trusted did:x509, and whose feed and version the caller accepts.
@@ -69,6 +81,7 @@ export function verifyUvmEndorsement(bytes: Uint8Array, trust: readonly UvmTrust
   }
   const chain = readChain(message.protectedHeader);
   const { leaf, certificates } = verifyDidX509(parseDidX509(trusted.issuer), chain);
+  checkLeaf(message.protectedHeader, leaf);
   const { payload } = verifySign1(message, leaf.publicKey, UNDERSTOOD);
   if (statement.form === "hash-envelope") checkIssuedAt(statement.signingTime, certificates);
   const { svn, launchMeasurement } = statement.form === "json" ? readJsonPayload(payload) : { svn: statement.svn, launchMeasurement: readMeasurement(payload) };
@@ -152,7 +165,7 @@ function readStatement({ protectedHeader: header }: Sign1): Statement {
     throw new CoseError("ERR_COSE_STRUCTURE", "endorsement: the preimage content type is not application/octet-stream");
   }
   const issuedAt = map.get(CWT.issuedAt);
-  if (typeof issuedAt !== "number" || issuedAt < 0) throw new CoseError("ERR_COSE_STRUCTURE", "endorsement: iat is missing");
+  if (!isTime(issuedAt)) throw new CoseError("ERR_COSE_STRUCTURE", "endorsement: iat is not a time in seconds since 1970");
   return {
     form: "hash-envelope",
     issuer: text(map.get(CWT.issuer), "iss"),
@@ -178,6 +191,21 @@ function readChain(header: CborMap): readonly Certificate[] {
       throw new CoseError("ERR_COSE_CERTIFICATE", cause.message, { cause });
     }
   });
+}
+
+/** The leaf must be one that signs, and the one that the header names by hash, if it does (RFC 9360 section 2). */
+function checkLeaf(header: CborMap, leaf: Certificate): void {
+  if (leaf.keyUsage?.has("digitalSignature") === false)
+    throw new CoseError("ERR_COSE_CERTIFICATE", "endorsement: the key usage of the leaf of x5chain does not include digitalSignature");
+  const thumbprint = header.get(HEADER.x5t);
+  if (thumbprint === undefined) return;
+  const list = asList(thumbprint);
+  const hash = THUMBPRINT_HASHES.get(list?.[0]);
+  const digest = list?.[1];
+  if (list?.length !== 2 || hash === undefined || !(digest instanceof Uint8Array))
+    throw new CoseError("ERR_COSE_STRUCTURE", "endorsement: x5t is not a SHA-256, SHA-384 or SHA-512 hash");
+  if (!equalBytes(new Uint8Array(createHash(hash).update(leaf.der).digest()), digest))
+    throw new CoseError("ERR_COSE_CERTIFICATE", "endorsement: x5t names another certificate than the leaf of x5chain");
 }
 
 /** The signer's certificates had to be valid when it signed; the hash envelope form states that time under the signature. */
@@ -219,7 +247,7 @@ function parseSvn(value: unknown): number {
 
 function readSigningTime(value: CborValue | undefined): number | undefined {
   if (value === undefined) return undefined;
-  if (!(value instanceof CborTag) || value.tag !== EPOCH_TAG || typeof value.value !== "number")
+  if (!(value instanceof CborTag) || value.tag !== EPOCH_TAG || !isTime(value.value))
     throw new CoseError("ERR_COSE_STRUCTURE", "endorsement: signingtime is not an epoch time (tag 1)");
   return value.value * 1000;
 }
@@ -227,4 +255,9 @@ function readSigningTime(value: CborValue | undefined): number | undefined {
 function text(value: CborValue | undefined, name: string): string {
   if (typeof value !== "string") throw new CoseError("ERR_COSE_STRUCTURE", `endorsement: ${name} is not text`);
   return value;
+}
+
+/** Seconds since 1970 that can be written as a date. */
+function isTime(value: CborValue | undefined): value is number {
+  return typeof value === "number" && value >= 0 && value <= MAX_TIME;
 }

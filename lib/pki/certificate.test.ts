@@ -205,6 +205,17 @@ describe("malformed certificates", () => {
     const lax = concatBytes(fromHex("308300"), Uint8Array.of(body.length >> 8, body.length & 0xff), body);
     return encodeSequence(identifier, encodeBitString(lax));
   })();
+  // The same P-256 key with its point in other forms of SEC 1 section 2.3.3: OpenSSL reads them and writes them back.
+  const parity = (FIELDS.key.at(-1) ?? 0) & 1;
+  const hybrid = Uint8Array.from(FIELDS.key);
+  hybrid[26] = 6 + parity;
+  const compressed = concatBytes(fromHex("3039301306072a8648ce3d020106082a8648ce3d030107032200"), Uint8Array.of(2 + parity), FIELDS.key.subarray(27, 59));
+  const rsaWithExponent = (exponent: number | bigint): Uint8Array => {
+    const strict = new DerReader(encodePublicKeyInfo(testKey("rsa")), "key").enter(TAG.sequence);
+    const identifier = strict.any().encoded;
+    const modulus = new DerReader(strict.bitString().bytes, "key").enter(TAG.sequence).any().encoded;
+    return encodeSequence(identifier, encodeBitString(encodeSequence(modulus, encodeInteger(exponent))));
+  };
   const offCurve = Uint8Array.from(FIELDS.key);
   offCurve[offCurve.length - 1] = (offCurve.at(-1) ?? 0) ^ 1;
 
@@ -229,6 +240,13 @@ describe("malformed certificates", () => {
     ["an Ed25519 key", "ERR_PKI_KEY", assemble({ key: ed25519 })],
     ["a curve given by parameters", "ERR_PKI_KEY", assemble({ key: explicitCurve })],
     ["a point that is not on the curve", "ERR_PKI_KEY", assemble({ key: offCurve })],
+    ["a compressed point", "ERR_PKI_KEY", assemble({ key: compressed })],
+    ["a point in hybrid form", "ERR_PKI_KEY", assemble({ key: hybrid })],
+    ["the RSA exponent 1", "ERR_PKI_KEY", assemble({ key: rsaWithExponent(1) })],
+    ["an even RSA exponent", "ERR_PKI_KEY", assemble({ key: rsaWithExponent(65536) })],
+    ["an RSA exponent that makes verification slow", "ERR_PKI_KEY", assemble({ key: rsaWithExponent((1n << 2000n) + 1n) })],
+    ["an alternative name that is no GeneralName", "ERR_PKI_CERTIFICATE", withExtensions(extension(OID.subjectAltName, encodeSequence(fromHex("0c0161"))))],
+    ["a DNS name in a constructed encoding", "ERR_PKI_CERTIFICATE", withExtensions(extension(OID.subjectAltName, encodeSequence(fromHex("a2030c0161"))))],
     ["unique identifiers", "ERR_PKI_DER", assemble({ extensions: fromHex("81020000") })],
     ["bytes after the extensions", "ERR_PKI_DER", assemble({}, FIELDS.algorithm, encodeInteger(1))],
     ["no extension in the list", "ERR_PKI_DER", withExtensions()],
@@ -257,6 +275,20 @@ describe("malformed certificates", () => {
 
   it("reads a critical flag that is written although false", () => {
     expect(parseCertificate(withExtensions(extension("1.2.3", Uint8Array.of(1), encodeBoolean(false)))).extensions.get("1.2.3")?.critical).toBe(false);
+  });
+
+  it("reads an RSA exponent of 3, and the other forms of alternative names", () => {
+    expect(parseCertificate(assemble({ key: rsaWithExponent(3) })).publicKey.kind).toBe("rsa");
+    const names = parseCertificate(withExtensions(extension(OID.subjectAltName, encodeSequence(fromHex("a000a300a400a500880129")))));
+    expect(names.subjectAltName?.map(({ kind }) => kind)).toEqual(["other", "other", "other", "other", "other"]);
+  });
+
+  it("writes names so that a terminal does nothing but show them, and no value looks like two", () => {
+    const name = (value: string): string => formatName(encodeName([{ type: OID.commonName, value }]));
+    expect(name("a, CN=b")).toBe(String.raw`CN=a\, CN=b`);
+    expect(name('a"\\\u001b[2J\u009b2J\u007f')).toBe(String.raw`CN=a\"\\\u001b[2J\u009b2J\u007f`);
+    expect(name("\u202eevil\u2066\u2028")).toBe(String.raw`CN=\u202eevil\u2066\u2028`);
+    expect(name(`${"x".repeat(196)}\u{1f600}\u{1f600}`).isWellFormed()).toBe(true);
   });
 
   it("refuses two attributes of one type where one is asked for", () => {

@@ -10,6 +10,7 @@ import {
   parseExtendedKeyUsage,
   parseKeyUsage,
   parseSubjectAltName,
+  readExtensions,
 } from "./extension.ts";
 import { type Name, readName } from "./name.ts";
 import { OID } from "./oid.ts";
@@ -18,9 +19,6 @@ import { type PublicKeyInfo, readPublicKeyInfo, readSignatureAlgorithm, type Sig
 
 /** Largest certificate: the biggest of the field (Microsoft's leaves with many policies) are below 4 KiB. */
 export const MAX_CERTIFICATE_BYTES: number = 32 * 1024;
-
-/** Most extensions of one certificate: AMD's have eleven. */
-export const MAX_EXTENSIONS = 64;
 
 /** An X.509 version 3 certificate that was read strictly. Nothing about it was verified. */
 export interface Certificate {
@@ -87,7 +85,9 @@ export function parseCertificate(input: Uint8Array, what = "certificate"): Certi
   const subject = readName(body, what);
   const publicKey = readPublicKeyInfo(body, what);
   // issuerUniqueID and subjectUniqueID ([1] and [2]) are obsolete, and read as trailing data.
-  const extensions = readExtensions(body, what);
+  const explicit = body.enterOptional(contextTag(3, true));
+  const extensions = explicit === undefined ? new Map<string, Extension>() : readExtensions(explicit, what);
+  explicit?.end();
   body.end();
 
   const view = <T>(oid: string, parse: (value: Uint8Array, what: string) => T): T | undefined => {
@@ -124,23 +124,4 @@ export function parseCertificatesPem(text: string, what = "certificates"): reado
 /** PEM text of certificates, in order. */
 export function encodeCertificatesPem(certificates: readonly { readonly der: Uint8Array }[]): string {
   return certificates.map(({ der }) => encodePem("CERTIFICATE", der)).join("");
-}
-
-function readExtensions(body: DerReader, what: string): ReadonlyMap<string, Extension> {
-  const extensions = new Map<string, Extension>();
-  const explicit = body.enterOptional(contextTag(3, true));
-  if (explicit === undefined) return extensions;
-  const list = explicit.enter(TAG.sequence);
-  explicit.end();
-  do {
-    if (extensions.size === MAX_EXTENSIONS) throw new PkiError("ERR_PKI_LIMIT", `${what}: more than ${MAX_EXTENSIONS} extensions`);
-    const item = list.enter(TAG.sequence);
-    const oid = item.oid();
-    const critical = item.peek() === TAG.boolean && item.boolean();
-    const value = item.octetString();
-    item.end();
-    if (extensions.has(oid)) throw new PkiError("ERR_PKI_CERTIFICATE", `${what}: extension ${oid} twice`, { details: { oid } });
-    extensions.set(oid, { oid, critical, value });
-  } while (!list.done);
-  return extensions;
 }

@@ -5,10 +5,13 @@ import {
   type Certificate,
   certificateAnchor,
   type ChainOptions,
+  type Extension,
+  extendedKeyUsage,
   generateKey,
   keyAnchor,
   keyUsage,
   MAX_CHAIN_LENGTH,
+  OID,
   orderChain,
   parseCertificate,
   verifyChain,
@@ -129,6 +132,24 @@ describe("a chain is refused", () => {
     const special = testCertificate("leaf", { issuer: middle, extensions: [{ oid: "1.2.3", critical: true, value: Uint8Array.of(5, 0) }] });
     expect(() => verify([special, middle, root])).toThrow(expect.objectContaining({ code: "ERR_PKI_CONSTRAINT" }));
     expect(verify([special, middle, root], { knownCritical: ["1.2.3"] }).leaf).toBe(special.certificate);
+  });
+
+  it("when a CA is for another purpose than the leaf, and says so critically", () => {
+    const purpose = (critical: boolean, ...oids: readonly string[]): Extension => ({ ...extendedKeyUsage(...oids), critical });
+    const chainOf = (ca: Extension, end: readonly Extension[]): readonly Identity[] => {
+      const issuer = testCertificate("issuer", { issuer: root, extensions: [...caExtensions(), ca] });
+      return [testCertificate("leaf", { issuer, extensions: end }), issuer, root];
+    };
+    const server = [extendedKeyUsage(OID.serverAuth)];
+    for (const chain of [
+      chainOf(purpose(true, OID.serverAuth, OID.clientAuth), server),
+      chainOf(purpose(true, OID.anyExtendedKeyUsage), server),
+      chainOf(purpose(false, OID.clientAuth), server),
+    ])
+      expect(verify(chain).kind).toBe("verified-chain");
+    const both = [extendedKeyUsage(OID.serverAuth, OID.clientAuth)];
+    for (const end of [server, both, []])
+      expect(() => verify(chainOf(purpose(true, OID.clientAuth), end))).toThrow(expect.objectContaining({ code: "ERR_PKI_CONSTRAINT" }));
   });
 
   it("when it is longer than a path length allows", () => {

@@ -4,6 +4,7 @@ import type { Certificate } from "./certificate.ts";
 import { PkiError } from "./errors.ts";
 import { equalNames, formatName } from "./name.ts";
 import { OID } from "./oid.ts";
+import { checkRevocation, type RevocationCheck } from "./revocation.ts";
 import { verifySignature } from "./signature.ts";
 
 /** Longest chain, leaf and root included: the longest of the field has three. */
@@ -27,6 +28,8 @@ export type ValidityCheck = { readonly kind: "now"; readonly clock: Clock } | { 
 export interface ChainOptions {
   readonly anchors: readonly TrustAnchor[];
   readonly validity: ValidityCheck;
+  /** Whether the certificates below the anchor were revoked; left out, nobody asks. */
+  readonly revocation?: RevocationCheck;
   /** Critical extensions that the caller itself looks at; any other is refused. */
   readonly knownCritical?: readonly string[];
   /** Name of the chain, for messages. */
@@ -45,9 +48,10 @@ export interface VerifiedChain {
 const KNOWN_CRITICAL: readonly string[] = [OID.basicConstraints, OID.keyUsage, OID.extendedKeyUsage, OID.subjectAltName];
 
 /**
- * Verifies a chain, leaf first and anchor last (RFC 5280 section 6.1 without policies, name constraints and revocation).
+ * Verifies a chain, leaf first and anchor last (RFC 5280 section 6.1 without policies and name constraints; section 6.3 if CRLs are given).
  * What it leaves out fails closed: those extensions are critical where they matter, and unknown critical extensions are refused.
- * @throws {PkiError} ERR_PKI_LIMIT, ERR_PKI_ANCHOR, ERR_PKI_ISSUER, ERR_PKI_SIGNATURE, ERR_PKI_KEY, ERR_PKI_VALIDITY, ERR_PKI_CONSTRAINT
+ * @throws {PkiError} ERR_PKI_LIMIT, ERR_PKI_ANCHOR, ERR_PKI_ISSUER, ERR_PKI_SIGNATURE, ERR_PKI_KEY, ERR_PKI_VALIDITY, ERR_PKI_CONSTRAINT, ERR_PKI_CRL,
+ *   ERR_PKI_REVOKED
  */
 export function verifyChain(certificates: readonly Certificate[], options: ChainOptions): VerifiedChain {
   const what = options.what ?? "chain";
@@ -65,8 +69,13 @@ export function verifyChain(certificates: readonly Certificate[], options: Chain
     const issuer = chain[depth + 1];
     if (issuer !== undefined) verifyLink(certificate, issuer, name);
     if (options.validity.kind === "now") checkValidity(certificate, options.validity.clock.now(), name);
-    if (depth > 0) checkAuthority(certificate, depth - 1, name);
+    if (depth > 0) checkAuthority(certificate, depth - 1, leaf, name);
     checkCritical(certificate, options.knownCritical ?? [], name);
+  }
+  // Last, and from the anchor down: a list is worth something once its issuer's certificate is.
+  for (let depth = chain.length - 2; options.revocation !== undefined && depth >= 0; depth--) {
+    const [certificate, issuer] = chain.slice(depth);
+    if (certificate !== undefined && issuer !== undefined) checkRevocation(certificate, issuer, depth, options.revocation, describe(what, certificate));
   }
   return { kind: "verified-chain", leaf, certificates: chain, anchor };
 }
@@ -124,14 +133,19 @@ function checkValidity(certificate: Certificate, now: number, name: string): voi
 }
 
 /** A certificate that issued another must be allowed to. Without this any leaf could sign for anyone. */
-function checkAuthority(certificate: Certificate, below: number, name: string): void {
-  const { basicConstraints, keyUsage } = certificate;
+function checkAuthority(certificate: Certificate, below: number, leaf: Certificate, name: string): void {
+  const { basicConstraints, keyUsage, extendedKeyUsage } = certificate;
   if (basicConstraints?.ca !== true) throw new PkiError("ERR_PKI_CONSTRAINT", `${name} issued a certificate but is not a CA (basicConstraints)`);
   if (basicConstraints.pathLength !== undefined && below > basicConstraints.pathLength) {
     throw new PkiError("ERR_PKI_CONSTRAINT", `${name}: ${below} CA certificates stand below it, its path length allows ${basicConstraints.pathLength}`);
   }
   if (keyUsage !== undefined && !keyUsage.has("keyCertSign")) {
     throw new PkiError("ERR_PKI_CONSTRAINT", `${name} issued a certificate but its key usage does not include keyCertSign`);
+  }
+  // Critical means that it has to be heeded: a CA for one purpose does not make leaves for another, nor for all.
+  const bound = certificate.extensions.get(OID.extendedKeyUsage)?.critical === true && extendedKeyUsage?.includes(OID.anyExtendedKeyUsage) === false;
+  if (bound && leaf.extendedKeyUsage?.every((purpose) => extendedKeyUsage.includes(purpose)) !== true) {
+    throw new PkiError("ERR_PKI_CONSTRAINT", `${name}: its critical extended key usage does not cover what the leaf is for`);
   }
 }
 

@@ -4,6 +4,8 @@ import { describe, expect, it } from "vitest";
 import {
   DerReader,
   encodeDer,
+  encodeEnumerated,
+  encodeGeneralizedTime,
   encodeInteger,
   encodeOid,
   encodeSequence,
@@ -62,6 +64,13 @@ describe("X.690 section 10: one encoding per value", () => {
     ["second 60", `170d${Buffer.from("260101000060Z").toString("hex")}`, (reader) => reader.time()],
     ["a GeneralizedTime before 2050", `180f${Buffer.from("20260101000000Z").toString("hex")}`, (reader) => reader.time()],
     ["a GeneralizedTime with fractions", `1811${Buffer.from("20600101000000.5Z").toString("hex")}`, (reader) => reader.time()],
+    ["a UTCTime where only GeneralizedTime belongs", `170d${Buffer.from("260101000000Z").toString("hex")}`, (reader) => reader.generalizedTime()],
+    ["a GeneralizedTime without seconds", `180d${Buffer.from("202601010000Z").toString("hex")}`, (reader) => reader.generalizedTime()],
+    ["a GeneralizedTime with month 13", `180f${Buffer.from("20261301000000Z").toString("hex")}`, (reader) => reader.generalizedTime()],
+    ["an ENUMERATED with a leading zero", "0a020001", (reader) => reader.enumerated(5)],
+    ["an ENUMERATED above the last value", "0a0106", (reader) => reader.enumerated(5)],
+    ["a negative ENUMERATED", "0a01ff", (reader) => reader.enumerated(5)],
+    ["an INTEGER where an ENUMERATED belongs", "020101", (reader) => reader.enumerated(5)],
   ])("refuses %s", (_name, hex, read) => {
     expect(() => readWhole(hex, read)).toThrow(expect.objectContaining({ code: "ERR_PKI_DER" }));
   });
@@ -73,6 +82,23 @@ describe("X.690 section 10: one encoding per value", () => {
       for (let reader = new DerReader(bytes, "test"); ;) reader = reader.enter(TAG.sequence);
     };
     expect(descend).toThrow(expect.objectContaining({ code: "ERR_PKI_LIMIT" }));
+  });
+
+  it("does not write a number of two thousand digits into a message", () => {
+    for (const first of ["01", "81"]) {
+      const read = (): unknown => readWhole(`02820400${first}${"00".repeat(1023)}`, (reader) => reader.smallInteger(255));
+      expect(read).toThrow(expect.objectContaining({ code: "ERR_PKI_DER", message: expect.stringMatching(/^.{1,120}$/) as string }));
+    }
+  });
+
+  it("reads GeneralizedTime of any year where the field has nothing else", () => {
+    const read = (text: string): number => readWhole(`180f${Buffer.from(text).toString("hex")}`, (reader) => reader.generalizedTime());
+    expect(read("19991231235959Z")).toBe(Date.UTC(1999, 11, 31, 23, 59, 59));
+    expect(read("20240229000000Z")).toBe(Date.UTC(2024, 1, 29));
+    expect(new Date(read("00500101000000Z")).toISOString()).toBe("0050-01-01T00:00:00.000Z");
+    expect(toHex(encodeGeneralizedTime(Date.UTC(1999, 11, 31, 23, 59, 59)))).toBe(`180f${Buffer.from("19991231235959Z").toString("hex")}`);
+    expect(readWhole(toHex(encodeEnumerated(5)), (reader) => reader.enumerated(5))).toBe(5);
+    for (const value of [-1, 128, 1.5]) expect(() => encodeEnumerated(value)).toThrow(expect.objectContaining({ code: "ERR_PKI_TEMPLATE" }));
   });
 
   it("states the offset in the whole input, not in the part", () => {

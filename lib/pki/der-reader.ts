@@ -1,4 +1,4 @@
-import { decodeUtf8, messageOf } from "@sealpod/core";
+import { decodeUtf8, messageOf, toHex } from "@sealpod/core";
 import { PkiError } from "./errors.ts";
 
 /** Identifier octets of the types that certificates use (X.690 section 8.1.2). */
@@ -9,6 +9,7 @@ export const TAG = {
   octetString: 0x04,
   null: 0x05,
   oid: 0x06,
+  enumerated: 0x0a,
   utf8String: 0x0c,
   printableString: 0x13,
   teletexString: 0x14,
@@ -33,6 +34,9 @@ export const MAX_OID_BYTES = 64;
 
 /** Longest INTEGER, in content bytes: an RSA-8192 modulus and its sign byte. */
 export const MAX_INTEGER_BYTES = 1025;
+
+/** RFC 5280 section 4.1.2.5: earlier times are UTCTime. */
+const FIRST_GENERALIZED: number = Date.UTC(2050, 0, 1);
 
 /** One DER value. The arrays share memory with the input. */
 export interface DerElement {
@@ -138,20 +142,21 @@ export class DerReader {
   }
 
   integer(): bigint {
-    const { content } = this.read(TAG.integer);
-    const first = content[0];
-    if (first === undefined) return this.#fail("an empty INTEGER");
-    if (content.length > MAX_INTEGER_BYTES) this.#fail(`an INTEGER of ${content.length} bytes`);
-    const second = content[1];
-    if (second !== undefined && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))) this.#fail("an INTEGER that is not minimal");
-    const value = BigInt(`0x${Buffer.from(content).toString("hex")}`);
-    return first >= 0x80 ? value - (1n << BigInt(content.length * 8)) : value;
+    return this.#integer(TAG.integer, "INTEGER");
   }
 
   /** An INTEGER from 0 to `maximum`. */
   smallInteger(maximum: number): number {
     const value = this.integer();
-    if (value < 0n || value > BigInt(maximum)) this.#fail(`INTEGER ${value}`, `0 to ${maximum}`);
+    // A number of two thousand digits has no place in a message.
+    if (value < 0n || value > BigInt(maximum)) this.#fail(value >> 64n === 0n ? `INTEGER ${value}` : "an INTEGER out of range", `0 to ${maximum}`);
+    return Number(value);
+  }
+
+  /** An ENUMERATED from 0 to `maximum`. */
+  enumerated(maximum: number): number {
+    const value = this.#integer(TAG.enumerated, "ENUMERATED");
+    if (value < 0n || value > BigInt(maximum)) this.#fail("an ENUMERATED out of range", `0 to ${maximum}`);
     return Number(value);
   }
 
@@ -227,19 +232,47 @@ export class DerReader {
   /** Milliseconds since 1970 of UTCTime (1950 to 2049) or GeneralizedTime (from 2050), as RFC 5280 section 4.1.2.5 divides them. */
   time(): number {
     const tag = this.peek();
-    const utc = tag === TAG.utcTime;
-    if (!utc && tag !== TAG.generalizedTime) this.#fail(tag === undefined ? "the end" : `tag 0x${hex(tag)}`, "a time");
-    const text = Buffer.from(this.any().content).toString("latin1");
-    const match = (utc ? /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/ : /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/).exec(text);
-    if (match === null) return this.#fail("a time that is not [YY]YYMMDDHHMMSSZ");
-    const [rawYear = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = match.slice(1).map(Number);
-    const year = utc ? rawYear + (rawYear < 50 ? 2000 : 1900) : rawYear;
-    if (!utc && year < 2050) this.#fail("a GeneralizedTime before 2050");
-    const time = Date.UTC(year, month - 1, day, hour, minute, second);
-    // Date.UTC carries 31 February over into March; the round trip shows that.
-    const same = new Date(time).toISOString().replaceAll(/[-:T]|\.000/g, "");
-    if (same !== `${year}${text.slice(utc ? 2 : 4)}`) this.#fail("a time that does not exist");
+    if (tag === TAG.utcTime) {
+      const digits = this.#timeDigits(TAG.utcTime, /^\d{12}Z$/);
+      return this.#instant(`${digits < "50" ? "20" : "19"}${digits}`);
+    }
+    if (tag !== TAG.generalizedTime) this.#fail(tag === undefined ? "the end" : `tag 0x${hex(tag)}`, "a time");
+    const time = this.generalizedTime();
+    if (time < FIRST_GENERALIZED) this.#fail("a GeneralizedTime before 2050");
     return time;
+  }
+
+  /** Milliseconds since 1970 of a GeneralizedTime of any year, in whole seconds: what fields have that RFC 5280 gives no UTCTime. */
+  generalizedTime(): number {
+    return this.#instant(this.#timeDigits(TAG.generalizedTime, /^\d{14}Z$/));
+  }
+
+  #timeDigits(tag: number, form: RegExp): string {
+    const { content } = this.read(tag);
+    // The length first: content may be megabytes long.
+    const text = content.length > 15 ? "" : Buffer.from(content).toString("latin1");
+    if (!form.test(text)) this.#fail("a time that is not [YY]YYMMDDHHMMSSZ");
+    return text.slice(0, -1);
+  }
+
+  /** @param digits YYYYMMDDHHMMSS */
+  #instant(digits: string): number {
+    const iso = digits.replace(/^(....)(..)(..)(..)(..)(..)$/, "$1-$2-$3T$4:$5:$6.000Z");
+    const time = Date.parse(iso);
+    // 31 February and hour 24 are carried over to the next day; the round trip shows that.
+    if (Number.isNaN(time) || new Date(time).toISOString() !== iso) this.#fail("a time that does not exist");
+    return time;
+  }
+
+  #integer(tag: number, type: string): bigint {
+    const { content } = this.read(tag);
+    const first = content[0];
+    if (first === undefined) return this.#fail(`an empty ${type}`);
+    if (content.length > MAX_INTEGER_BYTES) this.#fail(`an ${type} of ${content.length} bytes`);
+    const second = content[1];
+    if (second !== undefined && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))) this.#fail(`an ${type} that is not minimal`);
+    const value = BigInt(`0x${toHex(content)}`);
+    return first >= 0x80 ? value - (1n << BigInt(content.length * 8)) : value;
   }
 
   #ascii(content: Uint8Array, allowed: RegExp, type: string): string {

@@ -46,6 +46,12 @@ export function encodeOid(dotted: string): Uint8Array {
   return encodeDer(TAG.oid, ...[root * 40n + second, ...rest].map(encodeArc));
 }
 
+/** ENUMERATED of a small value that is not negative. */
+export function encodeEnumerated(value: number): Uint8Array {
+  if (!Number.isInteger(value) || value < 0 || value > 127) throw new PkiError("ERR_PKI_TEMPLATE", `ENUMERATED ${value} is not 0 to 127`);
+  return encodeDer(TAG.enumerated, Uint8Array.of(value));
+}
+
 export function encodeOctetString(bytes: Uint8Array): Uint8Array {
   return encodeDer(TAG.octetString, bytes);
 }
@@ -77,11 +83,25 @@ export function encodeIa5String(text: string): Uint8Array {
  * @throws {PkiError} ERR_PKI_TEMPLATE before 1950 and after 9999
  */
 export function encodeTime(time: number): Uint8Array {
+  const digits = timeDigits(time, 1950);
+  return digits < "2050" ? encodeDer(TAG.utcTime, encodeUtf8(`${digits.slice(2)}Z`)) : encodeDer(TAG.generalizedTime, encodeUtf8(`${digits}Z`));
+}
+
+/**
+ * GeneralizedTime, whatever the year: for fields that have no UTCTime.
+ * @param time milliseconds since 1970; parts of a second are dropped
+ * @throws {PkiError} ERR_PKI_TEMPLATE before year 0 and after 9999
+ */
+export function encodeGeneralizedTime(time: number): Uint8Array {
+  return encodeDer(TAG.generalizedTime, encodeUtf8(`${timeDigits(time, 0)}Z`));
+}
+
+/** YYYYMMDDHHMMSS. */
+function timeDigits(time: number, firstYear: number): string {
   const date = new Date(time);
   const year = date.getUTCFullYear();
-  if (!(year >= 1950 && year <= 9999)) throw new PkiError("ERR_PKI_TEMPLATE", `time ${time} cannot be written in a certificate`);
-  const digits = date.toISOString().slice(0, 19).replaceAll(/[-:T]/g, "");
-  return year < 2050 ? encodeDer(TAG.utcTime, encodeUtf8(`${digits.slice(2)}Z`)) : encodeDer(TAG.generalizedTime, encodeUtf8(`${digits}Z`));
+  if (!(year >= firstYear && year <= 9999)) throw new PkiError("ERR_PKI_TEMPLATE", `time ${time} cannot be written in a certificate or CRL`);
+  return date.toISOString().slice(0, 19).replaceAll(/[-:T]/g, "");
 }
 
 function encodeLength(length: number): Uint8Array {

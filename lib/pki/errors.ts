@@ -13,13 +13,15 @@ export type PkiErrorCode =
   | "ERR_PKI_VALIDITY"
   | "ERR_PKI_CONSTRAINT"
   | "ERR_PKI_ANCHOR"
+  | "ERR_PKI_CRL"
+  | "ERR_PKI_REVOKED"
   | "ERR_PKI_TEMPLATE";
 
 /** Rows of `lib/pki`. */
 export const PKI_ERRORS: ErrorTable<PkiErrorCode> = {
   ERR_PKI_DER: { action: "caller", exit: 1, http: 400, summary: "Bytes are not DER (X.690): one value has one encoding, and nothing follows it." },
   ERR_PKI_PEM: { action: "caller", exit: 1, http: 400, summary: "Text is not PEM (RFC 7468) with the expected label." },
-  ERR_PKI_LIMIT: { action: "refused", exit: 1, http: 413, summary: "A certificate, chain or DER value is larger, longer or deeper than a named limit." },
+  ERR_PKI_LIMIT: { action: "refused", exit: 1, http: 413, summary: "A certificate, CRL, chain or DER value is larger, longer or deeper than a named limit." },
   ERR_PKI_CERTIFICATE: { action: "caller", exit: 1, http: 400, summary: "A certificate does not have the structure of RFC 5280, version 3." },
   ERR_PKI_ALGORITHM: { action: "refused", exit: 1, http: 400, summary: "A signature algorithm, or its parameters, is not one of those supported." },
   ERR_PKI_KEY: { action: "refused", exit: 1, http: 400, summary: "A public key is malformed, too small, or does not fit the signature algorithm." },
@@ -38,7 +40,19 @@ export const PKI_ERRORS: ErrorTable<PkiErrorCode> = {
     summary: "A certificate may not do what it is used for: CA flag, path length, key usage, or an unknown critical extension.",
   },
   ERR_PKI_ANCHOR: { action: "refused", exit: 3, http: 403, summary: "A chain ends in a certificate that is not one of the trust anchors." },
-  ERR_PKI_TEMPLATE: { action: "caller", exit: 1, http: 500, summary: "A certificate that is to be issued was described with values that cannot be encoded." },
+  ERR_PKI_CRL: {
+    action: "refused",
+    exit: 3,
+    http: 403,
+    summary: "A certificate revocation list is missing, malformed, out of date, or not signed by the issuer that it names.",
+  },
+  ERR_PKI_REVOKED: { action: "refused", exit: 3, http: 403, summary: "A certificate was revoked by its issuer." },
+  ERR_PKI_TEMPLATE: {
+    action: "caller",
+    exit: 1,
+    http: 500,
+    summary: "A certificate or CRL that is to be issued was described with values that cannot be encoded.",
+  },
 };
 
 /** Errors of `lib/pki`. */

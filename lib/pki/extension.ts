@@ -54,8 +54,45 @@ export type AlternativeName =
   | { readonly kind: "ip"; readonly bytes: Uint8Array }
   | { readonly kind: "other"; readonly encoded: Uint8Array };
 
+/** GeneralName (RFC 5280 section 4.2.1.6): otherName, x400Address, directoryName, ediPartyName, registeredID. */
+const OTHER_NAME_TAGS: ReadonlySet<number> = new Set([0, 3, 4, 5].map((number) => contextTag(number, true)).concat(contextTag(8, false)));
+
+/** Most extensions of one certificate or CRL: AMD's certificates have eleven. */
+export const MAX_EXTENSIONS = 64;
+
 /** Most entries of a list inside an extension (names, purposes): a large server certificate has a hundred. */
 const MAX_ENTRIES = 256;
+
+/**
+ * Reads an Extensions list (RFC 5280 section 4.1): at least one, none twice.
+ * @param code of the error if one stands there twice
+ * @throws {PkiError} ERR_PKI_DER, ERR_PKI_LIMIT and `code`
+ */
+export function readExtensions(
+  reader: DerReader,
+  what: string,
+  code: "ERR_PKI_CERTIFICATE" | "ERR_PKI_CRL" = "ERR_PKI_CERTIFICATE",
+): ReadonlyMap<string, Extension> {
+  const extensions = new Map<string, Extension>();
+  const list = reader.enter(TAG.sequence);
+  do {
+    if (extensions.size === MAX_EXTENSIONS) throw new PkiError("ERR_PKI_LIMIT", `${what}: more than ${MAX_EXTENSIONS} extensions`);
+    const item = list.enter(TAG.sequence);
+    const oid = item.oid();
+    // DER leaves FALSE out because it is the default, but many certificates of the field write it.
+    const critical = item.peek() === TAG.boolean && item.boolean();
+    const value = item.octetString();
+    item.end();
+    if (extensions.has(oid)) throw new PkiError(code, `${what}: extension ${oid} twice`, { details: { oid } });
+    extensions.set(oid, { oid, critical, value });
+  } while (!list.done);
+  return extensions;
+}
+
+/** DER of an extension. */
+export function encodeExtension({ oid, critical, value }: Extension): Uint8Array {
+  return encodeSequence(encodeOid(oid), ...(critical ? [encodeBoolean(true)] : []), encodeOctetString(value));
+}
 
 /** Value of basicConstraints. */
 export function parseBasicConstraints(value: Uint8Array, what: string): BasicConstraints {
@@ -115,7 +152,8 @@ export function parseSubjectAltName(value: Uint8Array, what: string): readonly A
     else if (tag === contextTag(7, false)) {
       if (content.length !== 4 && content.length !== 16) throw new PkiError("ERR_PKI_CERTIFICATE", `${what}: an IP address of ${content.length} bytes`);
       names.push({ kind: "ip", bytes: content });
-    } else names.push({ kind: "other", encoded });
+    } else if (OTHER_NAME_TAGS.has(tag)) names.push({ kind: "other", encoded });
+    else throw new PkiError("ERR_PKI_CERTIFICATE", `${what}: an alternative name with tag 0x${tag.toString(16).padStart(2, "0")}, which is not a GeneralName`);
   } while (!sequence.done);
   return names;
 }

@@ -1,8 +1,8 @@
 import type { KeyObject } from "node:crypto";
 import { type Certificate, parseCertificate } from "./certificate.ts";
-import { encodeBitString, encodeBoolean, encodeExplicit, encodeInteger, encodeOctetString, encodeOid, encodeSequence, encodeTime } from "./der-writer.ts";
+import { encodeBitString, encodeExplicit, encodeInteger, encodeSequence, encodeTime } from "./der-writer.ts";
 import { PkiError } from "./errors.ts";
-import type { Extension } from "./extension.ts";
+import { encodeExtension, type Extension } from "./extension.ts";
 import { encodeName, type NameAttribute } from "./name.ts";
 import { encodePublicKeyInfo, encodeSignatureAlgorithm, signData, type SignatureAlgorithm } from "./signature.ts";
 
@@ -46,8 +46,4 @@ export function issueCertificate(template: CertificateTemplate): Certificate {
   );
   const signature = signData(template.signatureAlgorithm, template.issuer.key, tbs);
   return parseCertificate(encodeSequence(tbs, algorithm, encodeBitString(signature)), "issued certificate");
-}
-
-function encodeExtension({ oid, critical, value }: Extension): Uint8Array {
-  return encodeSequence(encodeOid(oid), ...(critical ? [encodeBoolean(true)] : []), encodeOctetString(value));
 }

@@ -60,7 +60,11 @@ export function equalNames(a: Name, b: Name): boolean {
   return equalBytes(a.der, b.der);
 }
 
-/** Text for messages, `CN=…, OU=…`, with control characters escaped. */
+/** What a terminal acts on, or reorders text by: JSON leaves these as they are. */
+// eslint-disable-next-line no-control-regex -- they are looked for in order to be escaped
+const UNPRINTABLE = /[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Text for messages, `CN=…, OU=…`: control characters, and commas inside a value, are escaped, so that a value cannot pass for two or move the cursor. */
 export function formatName(name: Name): string {
   const labels: Readonly<Record<string, string>> = {
     [OID.commonName]: "CN",
@@ -70,6 +74,13 @@ export function formatName(name: Name): string {
     [OID.organization]: "O",
     [OID.organizationalUnit]: "OU",
   };
-  const text = name.attributes.map(({ type, value }) => `${labels[type] ?? type}=${JSON.stringify(value).slice(1, -1)}`).join(", ");
-  return text === "" ? "(empty name)" : text.slice(0, 200);
+  const text = name.attributes.map(({ type, value }) => `${labels[type] ?? type}=${escapeValue(value)}`).join(", ");
+  return text === "" ? "(empty name)" : text.slice(0, 200).toWellFormed();
+}
+
+function escapeValue(value: string): string {
+  return JSON.stringify(value.slice(0, 200))
+    .slice(1, -1)
+    .replaceAll(",", "\\,")
+    .replaceAll(UNPRINTABLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

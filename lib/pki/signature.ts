@@ -34,6 +34,12 @@ export const MIN_RSA_BITS = 2048;
 /** Largest RSA modulus in bits: a bigger one only makes verification slow. */
 export const MAX_RSA_BITS = 8192;
 
+/** Largest RSA exponent: 65537 is what the field has; OpenSSL would let a 3072-bit one cost as much as a private key operation. */
+const MAX_RSA_EXPONENT: bigint = (1n << 32n) - 1n;
+
+/** First byte of an EC point that has both coordinates (SEC 1 section 2.3.3). */
+const UNCOMPRESSED = 4;
+
 type Scheme = "pss" | "pkcs1" | "ecdsa";
 
 interface Row {
@@ -99,7 +105,10 @@ export function readPublicKeyInfo(reader: DerReader, what: string): PublicKeyInf
   } else if (oid === OID.ecPublicKey && identifier.peek() === TAG.oid) kind = CURVES[identifier.oid()];
   if (kind === undefined) throw new PkiError("ERR_PKI_KEY", `${what}: the public key (${oid}) is neither RSA nor EC on P-256, P-384 or P-521`);
   identifier.end();
-  if (inner.bitString().unused !== 0) throw new PkiError("ERR_PKI_KEY", `${what}: the public key is not whole bytes`);
+  const { bytes, unused } = inner.bitString();
+  if (unused !== 0) throw new PkiError("ERR_PKI_KEY", `${what}: the public key is not whole bytes`);
+  // OpenSSL also reads compressed and hybrid points (SEC 1 section 2.3.3), and writes them back as such: one key would have four fingerprints.
+  if (kind !== "rsa" && bytes[0] !== UNCOMPRESSED) throw new PkiError("ERR_PKI_KEY", `${what}: the EC point is not in the uncompressed form`);
   inner.end();
   return { der: element.encoded, kind, key: importKey(element.encoded, kind, what) };
 }
@@ -218,7 +227,10 @@ function importKey(der: Uint8Array, kind: KeyKind, what: string): KeyObject {
     throw new PkiError("ERR_PKI_KEY", `${what}: the public key is malformed`, { cause });
   }
   if (kind === "rsa") {
-    const bits = key.asymmetricKeyDetails?.modulusLength ?? 0;
+    const { modulusLength: bits = 0, publicExponent: exponent = 0n } = key.asymmetricKeyDetails ?? {};
+    // With exponent 1 every signature is its own message; an even one is no RSA key.
+    if (exponent < 3n || exponent > MAX_RSA_EXPONENT || exponent % 2n === 0n)
+      throw new PkiError("ERR_PKI_KEY", `${what}: the RSA exponent is even, 1 or above 2^32`);
     if (bits < MIN_RSA_BITS || bits > MAX_RSA_BITS) {
       throw new PkiError("ERR_PKI_KEY", `${what}: an RSA key of ${bits} bits, expected ${MIN_RSA_BITS} to ${MAX_RSA_BITS}`, { details: { found: bits } });
     }

@@ -1,4 +1,4 @@
-import { asArray, asObject, decodeUtf8, fromAnyBase64, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
+import { asArray, asObject, decodeUtf8, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
 import { AttestationError } from "./errors.ts";
 
 /** Data that a hash in the report speaks for. */
@@ -22,6 +22,8 @@ export interface AttestRequest {
   readonly initTimeData: BoundData | undefined;
   /** Decimal text if the caller sent a number. */
   readonly nonce: string | undefined;
+  /** JWS of a policy to try in place of the stored one. */
+  readonly draftPolicy: string | undefined;
 }
 
 /** A utility VM has one endorsement; a few leave room for a change of signer. */
@@ -30,15 +32,10 @@ const MAX_NONCE = 1024;
 
 /**
  * Decodes the body of POST /attest/SevSnpVm (specs/attestation.md 4.2). Base64 may be of either alphabet, padded or not.
- * @throws {AttestationError} ERR_ATTESTATION_REQUEST naming the member, ERR_ATTESTATION_UNSUPPORTED for a draft policy
+ * @throws {AttestationError} ERR_ATTESTATION_REQUEST naming the member
  */
 export function parseAttestRequest(text: string): AttestRequest {
   const body = requireObject(strictJson(text, "the request body"), "the request body");
-  const draft = body["draftPolicyForAttestation"];
-  if (draft !== undefined && draft !== null && draft !== "") {
-    // To ignore it would give a token under another policy than the one the caller asked to try.
-    throw new AttestationError("ERR_ATTESTATION_UNSUPPORTED", "draftPolicyForAttestation is not implemented by this attestation service");
-  }
   const evidence = requireObject(strictJson(decodeText(body["report"], "report"), "report"), "report");
   return {
     report: decodeBase64(evidence["SnpReport"], "report.SnpReport"),
@@ -47,6 +44,7 @@ export function parseAttestRequest(text: string): AttestRequest {
     runtimeData: parseBoundData(body["runtimeData"], "runtimeData"),
     initTimeData: parseBoundData(body["initTimeData"], "initTimeData"),
     nonce: parseNonce(body["nonce"]),
+    draftPolicy: parseDraftPolicy(body["draftPolicyForAttestation"]),
   };
 }
 
@@ -83,13 +81,41 @@ function parseNonce(value: JsonValue | undefined): string | undefined {
   return text;
 }
 
+function parseDraftPolicy(value: JsonValue | undefined): string | undefined {
+  if (value === undefined || value === null || value === "") return undefined;
+  if (typeof value !== "string") throw requestError("draftPolicyForAttestation", "expected a string");
+  return value;
+}
+
 function decodeText(value: JsonValue | undefined, member: string): string {
   return utf8(decodeBase64(value, member), member);
 }
 
+/**
+ * Bytes of base64 in either alphabet, padded or not: what `fromAnyBase64` of lib/core takes, at a third of its time. A request is base64 in base64, of 40 KiB each, so
+ * this is what its reading costs.
+ */
 function decodeBase64(value: JsonValue | undefined, member: string): Uint8Array {
   if (typeof value !== "string" || value === "") throw requestError(member, "missing, empty or no string");
-  return mend(member, () => fromAnyBase64(value, member));
+  const padding = value.length % 4 !== 0 || !value.endsWith("=") ? 0 : value.endsWith("==") ? 2 : 1;
+  const bare = value.length - padding;
+  const rest = bare % 4;
+  const bytes = Buffer.from(value, "base64");
+  // The decoder skips what is no digit, ends at "=", and takes characters beyond Latin-1 for others: then bytes are missing, or the text is not ASCII.
+  const length = ((bare - rest) / 4) * 3 + Math.max(rest - 1, 0);
+  if (rest === 1 || bytes.length !== length || Buffer.byteLength(value) !== value.length)
+    throw requestError(member, `${member} is neither base64 nor base64url`);
+  // Unused bits of the last digit that are set would be a second way to write the same bytes.
+  if (
+    rest !== 0 &&
+    bytes.toString("base64url", length - (rest - 1)) !==
+      value
+        .slice(bare - rest, bare)
+        .replaceAll("+", "-")
+        .replaceAll("/", "_")
+  )
+    throw requestError(member, `${member} is not canonical: the last digit has bits that mean nothing`);
+  return bytes;
 }
 
 function utf8(bytes: Uint8Array, member: string): string {

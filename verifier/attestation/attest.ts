@@ -1,90 +1,164 @@
-import { CompactSign } from "jose";
-import { verifyUvmEndorsement, type UvmTrust } from "@sealpod/cose";
-import { encodeJson, encodeUtf8, equalBytes, isSealpodError, isZero, messageOf, sha256, toHex, type Clock, type JsonObject, type Random } from "@sealpod/core";
-import { HOST_VMPL, parseCertificateChainPem, verifyReport, type TrustRoot, type VerifiedReport } from "@sealpod/snp";
+import type { UvmTrust } from "@sealpod/cose";
+import { equalBytes, isSealpodError, isZero, sha256, toHex, type JsonObject } from "@sealpod/core";
+import type { Crl } from "@sealpod/pki";
+import {
+  CertificateCache,
+  HOST_VMPL,
+  parseEndorsementKey,
+  validateReport,
+  verifyReport,
+  type ProductName,
+  type ReportPolicy,
+  type TrustRoot,
+  type VerifiedReport,
+} from "@sealpod/snp";
 import type { AttestRequest, BoundData } from "./attest-request.ts";
-import { DEFAULT_POLICY_HASH, reportClaims, sortClaims, TOKEN_LIFETIME } from "./claims.ts";
+import { reportClaims, sortClaims } from "./claims.ts";
+import { EndorsementVerifier, type EndorsementOutcome } from "./endorsements.ts";
 import { AttestationError } from "./errors.ts";
-import type { AttestationStore } from "./store.ts";
+import { parseRequestToken } from "./jws.ts";
+import { policyTextOf } from "./management.ts";
+import { parsePolicy, policyHash } from "./policy/index.ts";
+import type { ActivePolicy, PolicyBook } from "./policy-book.ts";
+import { applyPolicy } from "./policy-claims.ts";
+import { completeClaims, signToken, unsignedToken, type TokenIssuer } from "./token.ts";
+
+/** Where revoked certificates are looked up. */
+export interface RevocationOptions {
+  /** The lists of a product that are at hand; asked for at each request, so a list that was fetched meanwhile counts at once. */
+  crls(product: ProductName): readonly Crl[];
+  /** What an intermediate certificate comes to about whose issuer there is no list. */
+  readonly missing: "accept" | "refuse";
+}
 
 /** What attestation rests on. */
-export interface AttestationService {
-  /** URL of this service and `iss` of its tokens, without trailing slash. */
-  readonly issuer: string;
-  readonly store: AttestationStore;
-  readonly clock: Clock;
-  readonly random: Random;
+export interface AttestationService extends TokenIssuer {
   /** The roots whose evidence is taken. Each token says in `x-sealpod-root` which one it rests on. */
   readonly roots: readonly TrustRoot[];
   /** Who may endorse a utility VM, and the value of `x-ms-compliance-status` that this earns. */
   readonly uvmTrust: readonly UvmTrust[];
-  /** `x-ms-policy-hash`; {@link DEFAULT_POLICY_HASH} when absent. */
-  readonly policyHash?: string;
+  /** `x-ms-policy-hash` under the default policy; the constant of the genuine service when absent. */
+  readonly defaultPolicyHash?: string;
+  /** Without it no certificate counts as revoked. */
+  readonly revocation?: RevocationOptions;
+  /** What a genuine report must be like to get a token at all, e.g. a minimum TCB; without it any is taken, and relying parties judge the claims. */
+  readonly reportPolicy?: ReportPolicy;
 }
-
-/** What became of the endorsements: why a token has no compliance status is the first question about a refused release. */
-export type EndorsementOutcome =
-  | { readonly kind: "endorsed"; readonly claim: string; readonly svn: number }
-  | { readonly kind: "none" }
-  | { readonly kind: "refused"; readonly problem: string };
 
 /** A token and how it came about. */
 export interface Attestation {
   readonly token: string;
   readonly root: string;
   readonly endorsement: EndorsementOutcome;
+  /** The token tries a draft policy, and nobody signed it. */
+  readonly draft: boolean;
 }
 
-/**
- * Verifies the evidence of a request and issues a token about it.
- * @throws {AttestationError} ERR_ATTESTATION_EVIDENCE with the failed check in `details.check`, ERR_ATTESTATION_RUNTIME_DATA, ERR_ATTESTATION_INIT_TIME_DATA
- */
-export async function attest(service: AttestationService, request: AttestRequest): Promise<Attestation> {
-  const verified = verifyEvidence(service, request);
-  const { report } = verified;
-  if (request.runtimeData !== undefined) checkRuntimeData(report.reportData, request.runtimeData);
-  if (request.initTimeData !== undefined) checkInitTimeData(report.hostData, request.initTimeData);
-  const endorsement = verifyEndorsements(service, request, report.measurement);
+/** Chains that are in use at one time: one per processor and TCB of a fleet's part. Each takes some 10 KiB. */
+const CERTIFICATE_CACHE_SIZE = 1024;
 
-  const now = Math.floor(service.clock.now() / 1000);
-  const claims = sortClaims({
-    ...reportClaims(verified),
-    exp: now + TOKEN_LIFETIME,
-    iat: now,
-    iss: service.issuer,
-    jti: toHex(service.random.bytes(32)),
-    nbf: now,
-    nonce: request.nonce,
-    "x-ms-compliance-status": endorsement.kind === "endorsed" ? endorsement.claim : undefined,
-    "x-ms-inittime": request.initTimeData?.json,
-    "x-ms-policy-hash": service.policyHash ?? DEFAULT_POLICY_HASH,
-    "x-ms-runtime": request.runtimeData?.json,
-    "x-ms-ver": "1.0",
-    "x-sealpod-root": verified.root.name,
-  });
-  return { token: await signToken(service, claims), root: verified.root.name, endorsement };
+/** Turns requests into tokens. What it remembers between requests (certificates, endorsements) it has verified itself, and it checks dates and revocation each time. */
+export class Attester {
+  readonly #service: AttestationService;
+  readonly #policies: PolicyBook;
+  readonly #endorsements: EndorsementVerifier;
+  readonly #cache = new CertificateCache({ capacity: CERTIFICATE_CACHE_SIZE });
+
+  constructor(service: AttestationService, policies: PolicyBook) {
+    this.#service = service;
+    this.#policies = policies;
+    this.#endorsements = new EndorsementVerifier(service.uvmTrust);
+  }
+
+  /**
+   * Verifies the evidence of a request, evaluates the policy over its claims, and issues a token about it.
+   *
+   * With a draft policy in the request that one is evaluated in place of the stored one, and the token is not signed (`alg` `none`), as the genuine service does it:
+   * the caller wrote the policy, so a signature under the service's name would vouch for claims of the caller's invention.
+   * @throws {AttestationError} ERR_ATTESTATION_EVIDENCE with the failed check in `details.check`, ERR_ATTESTATION_RUNTIME_DATA, ERR_ATTESTATION_INIT_TIME_DATA,
+   * ERR_ATTESTATION_REPORT_POLICY, ERR_ATTESTATION_POLICY_DENIED, ERR_ATTESTATION_POLICY_EVALUATION, ERR_ATTESTATION_POLICY_LIMIT; for a draft also
+   * ERR_ATTESTATION_POLICY_SYNTAX and ERR_ATTESTATION_JWS
+   */
+  attest(request: AttestRequest): Attestation {
+    const verified = this.#verifyEvidence(request);
+    const { report } = verified;
+    if (request.runtimeData !== undefined) checkRuntimeData(report.reportData, request.runtimeData);
+    if (request.initTimeData !== undefined) checkInitTimeData(report.hostData, request.initTimeData);
+    this.#checkReportPolicy(verified);
+    const endorsement = this.#endorsements.verify(request.endorsements, report.measurement);
+
+    // Only now: to read and evaluate a policy of a stranger's making is more work than most, and not for those without genuine evidence.
+    const draft = request.draftPolicy === undefined ? undefined : parseDraft(request.draftPolicy);
+    const { policy, hash, signer } = draft ?? this.#policies.get("SevSnpVm");
+    const evidence = sortClaims({
+      ...reportClaims(verified),
+      "x-ms-compliance-status": endorsement.kind === "endorsed" ? endorsement.claim : undefined,
+      "x-ms-inittime": request.initTimeData?.json,
+      "x-ms-runtime": request.runtimeData?.json,
+      "x-ms-ver": "1.0",
+      "x-sealpod-root": verified.root.name,
+    });
+    const { issued, lifetime } = applyPolicy(policy, evidence);
+    const claims = completeClaims(
+      this.#service,
+      { ...issued, ...evidence, nonce: request.nonce, "x-ms-policy-hash": hash, "x-ms-policy-signer": signer === undefined ? undefined : { jwk: signer } },
+      lifetime,
+    );
+    const token = draft === undefined ? signToken(this.#service, claims) : unsignedToken(claims);
+    return { token, root: verified.root.name, endorsement, draft: draft !== undefined };
+  }
+
+  /** The minimum TCB of each product that this service asks for: what GET /tcbbaselines/SevSnpVm answers. */
+  tcbBaselines(): readonly JsonObject[] {
+    const minimum = this.#service.reportPolicy?.minimumTcb ?? "any";
+    if (minimum === "any") return [];
+    return Object.entries(minimum).map(([product, levels]) => ({ product, minimumTcb: { ...levels } as JsonObject }));
+  }
+
+  #verifyEvidence(request: AttestRequest): VerifiedReport {
+    const { roots, clock, revocation } = this.#service;
+    const verified = refusing("ERR_ATTESTATION_EVIDENCE", "the evidence does not verify", () => {
+      const certificates = this.#cache.parsePem(request.certificates);
+      const evidence = { report: request.report, certificates, roots, clock, cache: this.#cache };
+      if (revocation === undefined) return verifyReport(evidence);
+      const { product } = parseEndorsementKey(certificates.endorsementKey);
+      return verifyReport({ ...evidence, revocation: { crls: revocation.crls(product), missing: revocation.missing } });
+    });
+    // A host can have a report made with REPORT_DATA of its own choice; a token about it would bind the host's key to the guest.
+    if (verified.report.vmpl === HOST_VMPL) {
+      throw new AttestationError("ERR_ATTESTATION_EVIDENCE", "the report was asked for by the host (VMPL 0xFFFFFFFF), expected by the guest", {
+        details: { check: "vmpl" },
+      });
+    }
+    return verified;
+  }
+
+  #checkReportPolicy(verified: VerifiedReport): void {
+    const { reportPolicy } = this.#service;
+    if (reportPolicy !== undefined)
+      refusing("ERR_ATTESTATION_REPORT_POLICY", "the evidence is genuine and not accepted here", () => validateReport(verified, reportPolicy));
+  }
 }
 
-function verifyEvidence(service: AttestationService, request: AttestRequest): VerifiedReport {
-  let verified: VerifiedReport;
+/** A draft is written like the policies of PUT; whether it is signed makes no difference, because its token is not. */
+function parseDraft(token: string): ActivePolicy {
+  const text = policyTextOf(parseRequestToken(token).payload);
+  return { token, text, policy: parsePolicy(text), hash: policyHash(text), signer: undefined };
+}
+
+/** Errors of the packages below become refusals that name the check. */
+function refusing<T>(code: "ERR_ATTESTATION_EVIDENCE" | "ERR_ATTESTATION_REPORT_POLICY", what: string, check: () => T): T {
   try {
-    const certificates = parseCertificateChainPem(request.certificates);
-    verified = verifyReport({ report: request.report, certificates, roots: service.roots, clock: service.clock });
+    return check();
   } catch (cause) {
     if (!isSealpodError(cause)) throw cause;
-    throw new AttestationError("ERR_ATTESTATION_EVIDENCE", `the evidence does not verify: ${cause.message}`, {
+    const { check: name } = cause.details;
+    throw new AttestationError(code, `${what}: ${cause.message}`, {
       cause,
-      details: { check: cause.code },
+      details: { check: code === "ERR_ATTESTATION_REPORT_POLICY" && typeof name === "string" ? name : cause.code },
       ...(cause.hint === undefined ? {} : { hint: cause.hint }),
     });
   }
-  // A host can have a report made with REPORT_DATA of its own choice; a token about it would bind the host's key to the guest.
-  if (verified.report.vmpl === HOST_VMPL) {
-    throw new AttestationError("ERR_ATTESTATION_EVIDENCE", "the report was asked for by the host (VMPL 0xFFFFFFFF), expected by the guest", {
-      details: { check: "vmpl" },
-    });
-  }
-  return verified;
 }
 
 /** REPORT_DATA is SHA-256 of the runtime data and 32 zero bytes: the guest's word that these data are its own. */
@@ -105,26 +179,4 @@ function checkInitTimeData(hostData: Uint8Array, { bytes }: BoundData): void {
     "ERR_ATTESTATION_INIT_TIME_DATA",
     `initTimeData does not match the report: SHA-256 of its ${bytes.length} bytes is ${toHex(digest)}, HOST_DATA is ${toHex(hostData)}`,
   );
-}
-
-/** A failing endorsement costs the compliance status, not the token: the report is genuine all the same, and policies ask for the status. */
-function verifyEndorsements(service: AttestationService, request: AttestRequest, measurement: Uint8Array): EndorsementOutcome {
-  const problems: string[] = [];
-  for (const bytes of request.endorsements) {
-    try {
-      const { launchMeasurement, claim, svn } = verifyUvmEndorsement(bytes, service.uvmTrust);
-      if (equalBytes(launchMeasurement, measurement)) return { kind: "endorsed", claim, svn };
-      problems.push(`it endorses the measurement ${toHex(launchMeasurement)}, the report has ${toHex(measurement)}`);
-    } catch (error) {
-      if (!isSealpodError(error)) throw error;
-      problems.push(`${error.code}: ${messageOf(error)}`);
-    }
-  }
-  return problems.length === 0 ? { kind: "none" } : { kind: "refused", problem: problems.join("; ") };
-}
-
-async function signToken(service: AttestationService, claims: JsonObject): Promise<string> {
-  const [key] = service.store.signingKeys();
-  const header = { alg: "RS256", jku: `${service.issuer}/certs`, kid: key.kid, typ: "JWT" };
-  return new CompactSign(encodeUtf8(encodeJson(claims))).setProtectedHeader(header).sign(key.privateKey);
 }

@@ -1,10 +1,7 @@
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { Hono } from "hono";
 import { createLocalJWKSet, decodeJwt, jwtVerify } from "jose";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { concatBytes, encodeUtf8, sha256, toBase64url, toHex, type LogFields } from "@sealpod/core";
 import { AMD_ROOTS, HOST_VMPL, SIGNATURE_OFFSET } from "@sealpod/snp";
 import { attestationApp, DEFAULT_POLICY_HASH, openAttestationStore, type AttestationStore } from "./index.ts";
@@ -352,13 +349,6 @@ describe("POST /attest/SevSnpVm", () => {
       expect(answer.message).toMatch(message);
     });
 
-    it("with a draft policy, which it cannot try", async () => {
-      expect(await refusal(post(body({ members: { draftPolicyForAttestation: "eyJhbGciOiJub25lIn0.." } })))).toMatchObject({
-        status: 501,
-        code: "NotImplemented",
-      });
-    });
-
     it("that is too large", async () => {
       expect(await refusal(post(" ".repeat(2 * 1024 * 1024 + 1)))).toMatchObject({ status: 413 });
     });
@@ -386,21 +376,6 @@ describe("other pages", () => {
     expect(Object.keys(keys[0] ?? {}).sort()).toEqual(["alg", "e", "kid", "kty", "n", "use", "x5c"]);
   });
 
-  it.each([
-    ["GET", "/policies/SevSnpVm"],
-    ["PUT", "/policies/SevSnpVm"],
-    ["POST", "/policies/SevSnpVm:reset"],
-    ["GET", "/certificates"],
-    ["POST", "/certificates:add"],
-    ["POST", "/attest/SgxEnclave"],
-    ["POST", "/attest/Tpm"],
-    ["GET", "/attest/SevSnpVm"],
-  ])("answers 501 to %s %s, and says so", async (method, path) => {
-    const answer = await refusal(app.request(`${path}?api-version=2022-08-01`, { method }));
-    expect(answer).toMatchObject({ status: 501, code: "NotImplemented" });
-    expect(answer.message).toContain("not implemented");
-  });
-
   it("answers 404 to anything else", async () => {
     expect(await refusal(app.request("/"))).toMatchObject({ status: 404, code: "NotFound" });
   });
@@ -411,41 +386,5 @@ describe("attestationApp", () => {
     expect(() => open({ roots: [] })).toThrow(/no trust root/);
     for (const issuer of ["http://attest.test", "https://attest.test/", "attest.test", "https://attest.test?x"])
       expect(() => open({ issuer })).toThrow(/issuer is/);
-  });
-});
-
-describe("store", () => {
-  let directory: string;
-  const file = (): string => join(directory, "attestation.sqlite");
-  const openStore = (masterKey = 3): Promise<AttestationStore> =>
-    openAttestationStore({ file: file(), masterKey: new Uint8Array(32).fill(masterKey), clock, random });
-  beforeEach(() => {
-    directory = mkdtempSync(join(tmpdir(), "sealpod-attestation-"));
-  });
-  afterEach(() => {
-    rmSync(directory, { recursive: true });
-  });
-
-  it("keeps its key over a restart, sealed", async () => {
-    const first = await openStore();
-    const { kid } = first.signingKeys()[0];
-    for (const name of readdirSync(directory)) expect(readFileSync(join(directory, name)).includes("PRIVATE KEY")).toBe(false);
-    first.close();
-    const second = await openStore();
-    expect(second.signingKeys()[0].kid).toBe(kid);
-    second.close();
-    await expect(openStore(4)).rejects.toMatchObject({ code: "ERR_ATTESTATION_STORE" });
-  });
-
-  it("signs with the newest key and publishes the older ones", async () => {
-    const rotated = await openStore();
-    const old = rotated.signingKeys()[0].kid;
-    await rotated.rotateSigningKey();
-    expect(rotated.signingKeys()).toHaveLength(2);
-    expect(rotated.signingKeys()[0].kid).not.toBe(old);
-    const rotatedApp = open({ store: rotated });
-    const { keys } = (await (await rotatedApp.request("/certs")).json()) as { keys: { kid: string }[] };
-    expect(keys.map(({ kid }) => kid)).toEqual(rotated.signingKeys().map(({ kid }) => kid));
-    rotated.close();
   });
 });

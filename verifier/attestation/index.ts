@@ -1,6 +1,66 @@
 export { attestationApp, type AttestationAppOptions } from "./app.ts";
 export { parseAttestRequest, type AttestRequest, type BoundData } from "./attest-request.ts";
-export { attest, type Attestation, type AttestationService, type EndorsementOutcome } from "./attest.ts";
+export { Attester, type Attestation, type AttestationService, type RevocationOptions } from "./attest.ts";
+export { ATTESTATION_TYPES, parseAttestationType, type AttestationType } from "./attestation-type.ts";
 export { DEFAULT_POLICY_HASH, reportClaims, TOKEN_LIFETIME } from "./claims.ts";
+export { EndorsementVerifier, type EndorsementOutcome } from "./endorsements.ts";
 export { ATTESTATION_ERRORS, AttestationError, type AttestationErrorCode } from "./errors.ts";
-export { openAttestationStore, type AttestationStore, type AttestationStoreOptions, type SigningKey } from "./store.ts";
+export { parseRequestToken, type RequestToken } from "./jws.ts";
+export { type ManagementAccess, type ManagementMode, type ManagementVerdict } from "./management.ts";
+export { PolicyBook, type ActivePolicy } from "./policy-book.ts";
+export { ROTATION_INTERVAL, startKeyRotation, type KeyRotation, type KeyRotationOptions, type RotationTimer } from "./rotation.ts";
+export {
+  DEFAULT_ROTATION,
+  KEYS_CACHE_TIME,
+  openAttestationStore,
+  type AttestationStore,
+  type AttestationStoreOptions,
+  type AuditEntry,
+  type AuditOperation,
+  type Change,
+  type PolicyCertificate,
+  type PublishedKey,
+  type RotationSchedule,
+  type SigningKey,
+  type StoredPolicy,
+} from "./store.ts";
+export {
+  claimsOfToken,
+  conditionText,
+  DEFAULT_POLICY_LIMITS,
+  DEFAULT_POLICY_TEXT,
+  evaluatePolicy,
+  explainVerdict,
+  issuedClaims,
+  MAX_POLICY_TEXT,
+  parsePolicy,
+  policyDenied,
+  policyHash,
+  policyProblems,
+  printPolicy,
+  problemText,
+  type AttestationPolicy,
+  type PolicyClaim,
+  type PolicyLimits,
+  type PolicyPosition,
+  type PolicyProblem,
+  type PolicyVerdict,
+  type RuleTrace,
+} from "./policy/index.ts";
+export { type TokenIssuer } from "./token.ts";
+export {
+  decodeAttestationToken,
+  MAX_ATTESTATION_TOKEN,
+  parseJwks,
+  TOKEN_CHECKS,
+  verifyAttestationToken,
+  type TokenCheck,
+  type TokenCheckName,
+  type TokenKey,
+  type TokenKeys,
+  type UnverifiedAttestationToken,
+  type VerifiedAttestationToken,
+  type VerifyTokenOptions,
+} from "./verify-token.ts";
+export { ATTESTATION_PREFIX, attestationProgram, startAttestationServer, type AttestationServerPorts, type RunningAttestation } from "./server.ts";
+export { ATTESTATION_SETTINGS, type AttestationSettings, type CrlsSetting, type ManagementIssuer, type RootSetting } from "./server-settings.ts";

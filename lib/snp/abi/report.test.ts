@@ -5,6 +5,7 @@ import { testReport } from "../testdata/emulated.ts";
 import {
   encodeGuestPolicy,
   encodeReport,
+  GUEST_POLICY_BITS,
   parseGuestPolicy,
   parseReport,
   type Report,
@@ -64,24 +65,63 @@ describe("report layout (AMD 56860, ATTESTATION_REPORT)", () => {
     expect(parsed).toEqual(report(3));
   });
 
-  const reserved: readonly (readonly [ReportVersion, number, number])[] = [
-    [3, 0x04c, 0x050],
-    [2, 0x188, 0x1a0],
-    [3, 0x18b, 0x1a0],
-    [5, 0x18b, 0x1a0],
-    [3, 0x1eb, 0x1ec],
-    [3, 0x1ef, 0x1f0],
-    [2, 0x1f8, 0x2a0],
-    [3, 0x1f8, 0x2a0],
-    [4, 0x1f8, 0x2a0],
-    [5, 0x208, 0x2a0],
-    [3, 0x330, 0x4a0],
-  ];
-  it.each(reserved)("accounts for every reserved byte: version %i, %i to %i", (version, from, to) => {
+  /**
+   * What becomes of a report of this version in which one bit is changed, for every bit: rows of [first bit, expectation], each up to the next row. Bit n of a little-endian number at
+   * offset o is bit 8 o + n here. "free" means that it is read, and written as it was.
+   */
+  const bits = (version: ReportVersion): readonly (readonly [number, string])[] => {
+    const at = (offset: number, bit = 0): number => offset * 8 + bit;
+    return [
+      [at(0x000), "version"],
+      [at(0x000, 3), "ERR_SNP_VERSION"],
+      [at(0x004), "free"],
+      [at(0x008, 17), "ERR_SNP_RESERVED"],
+      [at(0x008, 18), "free"],
+      [at(0x008, 26), "ERR_SNP_RESERVED"],
+      [at(0x010), "free"],
+      [at(0x030, 2), "ERR_SNP_FIELD"],
+      [at(0x034), "ERR_SNP_ALGORITHM"],
+      [at(0x038), "free"],
+      [at(0x048, 3), "ERR_SNP_FIELD"],
+      [at(0x048, 5), "ERR_SNP_RESERVED"],
+      [at(0x050), "free"],
+      [at(0x188), version === 2 ? "ERR_SNP_RESERVED" : "free"],
+      [at(0x18b), "ERR_SNP_RESERVED"],
+      [at(0x1a0), "free"],
+      [at(0x1eb), "ERR_SNP_RESERVED"],
+      [at(0x1ec), "free"],
+      [at(0x1ef), "ERR_SNP_RESERVED"],
+      [at(0x1f0), "free"],
+      [at(0x1f8), version === 5 ? "free" : "ERR_SNP_RESERVED"],
+      [at(0x208), "ERR_SNP_RESERVED"],
+      [at(0x2a0), "free"],
+      [at(0x330), "ERR_SNP_RESERVED"],
+      [at(REPORT_SIZE), "end"],
+    ];
+  };
+  it.each([2, 3, 4, 5] as const)("accounts for every single bit of version %i", (version) => {
     const bytes = encodeReport(report(version));
-    for (let offset = from; offset < to; offset++) {
-      expect(() => parseReport(changed(bytes, offset, 0x80))).toThrow(expect.objectContaining({ code: "ERR_SNP_RESERVED" }));
+    const rows = bits(version);
+    const wrong: string[] = [];
+    const counts: Record<string, number> = {};
+    for (const [index, [first, expected]] of rows.entries()) {
+      for (let bit = first; bit < (rows[index + 1]?.[0] ?? first); bit++) {
+        const input = changed(bytes, bit >> 3, (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7)));
+        let outcome: string;
+        try {
+          outcome = toHex(encodeReport(parseReport(input))) === toHex(input) ? "free" : "lost";
+        } catch (error) {
+          outcome = error instanceof SnpError ? error.code : String(error);
+        }
+        counts[outcome] = (counts[outcome] ?? 0) + 1;
+        // The lowest bits of VERSION lead to other versions, which read if all that they reserve is zero.
+        if (outcome !== expected && (expected !== "version" || !["free", "ERR_SNP_VERSION", "ERR_SNP_RESERVED"].includes(outcome))) {
+          wrong.push(`0x${(bit >> 3).toString(16)} bit ${bit & 7}: ${outcome}, expected ${expected}`);
+        }
+      }
     }
+    expect(wrong).toEqual([]);
+    expect(Object.values(counts).reduce((sum, count) => sum + count, 0)).toBe(REPORT_SIZE * 8);
   });
 
   it("has no byte that parses and is lost", () => {
@@ -154,7 +194,18 @@ describe("malformed reports", () => {
 
   it.each<[string, Partial<Report>]>([
     ["a field of another length", { reportData: new Uint8Array(63) }],
-    ["a number that does not fit", { guestSvn: 2 ** 32 + 4, vmpl: 4 }],
+    ["a guest SVN of 33 bits", { guestSvn: 2 ** 32 + 7 }],
+    ["a guest SVN below zero", { guestSvn: -1 }],
+    ["a guest SVN that is no integer", { guestSvn: 7.5 }],
+    ["a policy of 65 bits", { policy: (1n << 64n) | 0x3001fn }],
+    ["a VMPL of 33 bits", { vmpl: 2 ** 32 }],
+    ["VMPL 4", { vmpl: 4 }],
+    ["platform bits beyond the 64th", { platformInfo: 1n << 64n }],
+    ["platform bits below zero", { platformInfo: -1n }],
+    ["mitigation bits beyond the 64th", { version: 5, launchMitigations: 1n << 64n }],
+    ["a stepping of 9 bits", { processor: { family: 0x19, model: 1, stepping: 256 } }],
+    ["a firmware version of 9 bits", { currentFirmware: { major: 257, minor: 55, build: 29 } }],
+    ["a firmware build below zero", { committedFirmware: { major: 1, minor: 55, build: -1 } }],
     ["a processor id in version 2", { version: 2 }],
     ["no processor id in version 3", { processor: undefined }],
     ["mitigations in version 3", { currentMitigations: 1n }],
@@ -188,5 +239,15 @@ describe("guest policy", () => {
 
   it("gives each defined bit a name of its own", () => {
     for (let bit = 0n; bit < 26n; bit++) expect(encodeGuestPolicy(parseGuestPolicy(1n << bit))).toBe((1n << bit) | (1n << 17n));
+    const names = Object.entries(GUEST_POLICY_BITS).map(([name, bit]) => [name, 2 ** bit] as const);
+    expect(names.map(([name, raw]) => Object.entries(parseGuestPolicy(BigInt(raw))).find(([, value]) => value === true)?.[0] === name)).not.toContain(false);
+    expect(names).toHaveLength(9);
+  });
+
+  it("does not cut an ABI number down to its byte", () => {
+    const view = parseGuestPolicy(0x3001fn);
+    for (const change of [{ abiMinor: 256 }, { abiMajor: 256 }, { abiMinor: -1 }, { abiMajor: 0.5 }]) {
+      expect(() => encodeGuestPolicy({ ...view, ...change })).toThrow(expect.objectContaining({ code: "ERR_SNP_FIELD" }));
+    }
   });
 });

@@ -212,6 +212,7 @@ export function encodeReport(report: Report): Uint8Array {
   if (version !== 5 && (report.launchMitigations !== 0n || report.currentMitigations !== 0n)) {
     throw new SnpError("ERR_SNP_FIELD", `report: version ${version} has no mitigation vectors`);
   }
+  checkWidths(report);
   const writer = new ByteWriter();
   writer.u32le(version).u32le(report.guestSvn).u64le(report.policy);
   writer.bytes(sized("FAMILY_ID", report.familyId, 16)).bytes(sized("IMAGE_ID", report.imageId, 16));
@@ -234,7 +235,7 @@ export function encodeReport(report: Report): Uint8Array {
   writer.u64le(report.launchMitigations).u64le(report.currentMitigations).zeros(152);
   writer.bytes(encodeNumber(report.signature.r)).bytes(encodeNumber(report.signature.s)).zeros(SIGNATURE_RESERVED);
   const bytes = writer.toBytes();
-  // Reading it back refuses values that were cut to the width of their field, or that no report may have.
+  // Reading it back refuses what no report may have.
   parseReport(bytes);
   return bytes;
 }
@@ -257,6 +258,26 @@ function parseKeyInfo(bits: number): KeyInfo {
 function encodeKeyInfo(info: KeyInfo): number {
   const signing = SIGNING_KEYS.find(({ key }) => key === info.signingKey)?.bits ?? 7;
   return (signing << 2) | (info.chipKeyMasked ? 2 : 0) | (info.authorKeyEnabled ? 1 : 0);
+}
+
+/** A number wider than its field would be cut to it, and another one signed than the caller gave. */
+function checkWidths(report: Report): void {
+  const { processor, currentFirmware: current, committedFirmware: committed } = report;
+  const narrow: readonly (readonly [string, number | bigint, number])[] = [
+    ["VERSION", report.version, 32],
+    ["GUEST_SVN", report.guestSvn, 32],
+    ["POLICY", report.policy, 64],
+    ["VMPL", report.vmpl, 32],
+    ["PLATFORM_INFO", report.platformInfo, 64],
+    ["LAUNCH_MIT_VECTOR", report.launchMitigations, 64],
+    ["CURRENT_MIT_VECTOR", report.currentMitigations, 64],
+    ...Object.values({ ...processor }).map((value) => ["CPUID", value, 8] as const),
+    ...[current, committed].flatMap((firmware) => Object.values(firmware).map((value) => ["a firmware version", value, 8] as const)),
+  ];
+  for (const [field, value, bits] of narrow) {
+    if (typeof value === "number" && !Number.isSafeInteger(value)) throw new SnpError("ERR_SNP_FIELD", `report: ${field} ${value} is no integer`);
+    if (BigInt(value) < 0n || BigInt(value) >> BigInt(bits) !== 0n) throw new SnpError("ERR_SNP_FIELD", `report: ${field} ${value} does not fit ${bits} bits`);
+  }
 }
 
 function readFirmware(reader: ByteReader): FirmwareVersion {

@@ -1,5 +1,6 @@
-import { ByteWriter, encodeUtf8 } from "@sealpod/core";
+import { ByteReader, ByteWriter, encodeUtf8, equalBytes } from "@sealpod/core";
 import { SnpError } from "../errors.ts";
+import type { PageSource } from "./explain.ts";
 import { imagePages, type LaunchPage, PAGE_SIZE } from "./launch-digest.ts";
 
 /** Most files of a process image: their lengths must fit the directory page. */
@@ -28,4 +29,28 @@ export function processDirectory(lengths: readonly number[]): LaunchPage {
   const writer = new ByteWriter().bytes(MAGIC).u32le(lengths.length).u32le(0);
   for (const length of lengths) writer.u64le(BigInt(length));
   return { kind: "normal", gpa: 0n, contents: writer.zeros(PAGE_SIZE - writer.length).toBytes() };
+}
+
+/**
+ * Tells which page of {@link processPages} is of which file.
+ * @param directory the first page
+ * @param names of the files, in their order
+ * @throws {SnpError} ERR_SNP_PAGE if the page is no directory of as many files
+ */
+export function processSources(directory: LaunchPage, names: readonly string[]): (gpa: bigint) => PageSource {
+  const reader = new ByteReader(directory.kind === "normal" ? directory.contents : new Uint8Array(PAGE_SIZE), "process directory");
+  const magic = reader.bytes(MAGIC.length);
+  const [count] = [reader.u32le(), reader.u32le()];
+  if (!equalBytes(magic, MAGIC) || count !== names.length) throw new SnpError("ERR_SNP_PAGE", `the page is no directory of ${names.length} files`);
+  const files: { readonly name: string; readonly start: bigint }[] = [];
+  let start = BigInt(PAGE_SIZE);
+  for (const name of names) {
+    files.push({ name, start });
+    start += (reader.u64le() + BigInt(PAGE_SIZE - 1)) & ~BigInt(PAGE_SIZE - 1);
+  }
+  return (gpa) => {
+    // An empty file has no page: the last that starts here has it.
+    const file = files.findLast((item) => item.start <= gpa);
+    return file === undefined ? { name: "directory" } : { name: file.name, file: file.name, offset: Number(gpa - file.start) };
+  };
 }

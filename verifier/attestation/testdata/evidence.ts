@@ -17,7 +17,8 @@ const CHIP_ID = fill(64, 0xc1);
 export const MEASUREMENT: Uint8Array = fill(48, 0x3e);
 export const HOST_DATA: Uint8Array = fill(32, 0xda);
 
-interface Authority {
+/** A certificate that issues others. */
+export interface Authority {
   readonly certificate: Certificate;
   readonly key: KeyObject;
 }
@@ -37,13 +38,16 @@ function issue(name: string, subjectKey: KeyObject, extensions: readonly Extensi
 
 const rsa = (): KeyObject => generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
 const p384 = (): KeyObject => generateKeyPairSync("ec", { namedCurve: "P-384" }).privateKey;
-const ca = [basicConstraints({ ca: true }), keyUsage("keyCertSign")];
+const ca = [basicConstraints({ ca: true }), keyUsage("keyCertSign", "cRLSign")];
 
 /** A processor with a chain of its own making. */
 export interface Processor {
   readonly root: TrustRoot;
   /** PEM of VCEK, ASK and ARK. */
   readonly chain: string;
+  /** Issues revocation lists about the intermediate certificate. */
+  readonly ark: Authority;
+  readonly intermediate: Certificate;
   readonly key: KeyObject;
 }
 
@@ -54,7 +58,7 @@ export function makeProcessor(rootName: string): Processor {
   const ask = { certificate: issue("SEV-Milan", askKey, ca, ark), key: askKey };
   const key = p384();
   const vcek = issue("SEV-VCEK", key, encodeVcekExtensions({ productName: "Milan-B0", product: "Milan", tcb: TCB, hwId: CHIP_ID }), ask);
-  return { root: trustRootOf(ark.certificate, rootName, "Milan"), chain: encodeCertificatesPem([vcek, ask.certificate, ark.certificate]), key };
+  return { root: trustRootOf(ark.certificate, rootName, "Milan"), chain: encodeCertificatesPem([vcek, ask.certificate, ark.certificate]), ark, intermediate: ask.certificate, key };
 }
 
 /** The bytes of a report. */

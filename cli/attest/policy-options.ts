@@ -1,0 +1,133 @@
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
+import { request as httpRequest } from "node:http";
+import { request as httpsRequest } from "node:https";
+import { concatBytes, decodeUtf8 } from "@sealpod/core";
+import { parseCertificatesPem } from "@sealpod/pki";
+import type { CliContext } from "../context.ts";
+import { CliError } from "../errors.ts";
+import { readText } from "../workspace.ts";
+import { unreachable, type PolicyService, type PolicySigner, type ServiceFetch } from "./policy-service.ts";
+
+/** Flags of the verbs that speak with a service. */
+export interface ServiceOptions {
+  readonly endpoint: string;
+  readonly type: string;
+  readonly apiVersion: string;
+  readonly bearerTokenFile?: string;
+  readonly ca?: string;
+}
+
+/** Flags of the verbs that change something. */
+export interface SignerOptions {
+  readonly key?: string;
+  readonly cert?: string;
+}
+
+/** Largest answer that is read: a policy in a token, or keys with their certificates. */
+const MAX_ANSWER = 2 * 1024 * 1024;
+/** Milliseconds without a byte. */
+const IDLE_TIMEOUT = 30_000;
+
+/**
+ * The service of a command line.
+ * @throws {CliError} ERR_CLI_USAGE, ERR_CLI_FILE
+ */
+export async function openService(options: ServiceOptions, context: CliContext): Promise<PolicyService> {
+  const endpoint = parseEndpoint(options.endpoint);
+  const ca = options.ca === undefined ? undefined : (await readText(options.ca, context)).text;
+  return {
+    endpoint,
+    type: options.type,
+    apiVersion: options.apiVersion,
+    bearerToken: options.bearerTokenFile === undefined ? undefined : await readToken(options.bearerTokenFile, context),
+    fetch: serviceFetch(ca, context.signal),
+    clock: context.clock,
+  };
+}
+
+/**
+ * The signer of a command line; undefined if none is named.
+ * @throws {CliError} ERR_CLI_USAGE, ERR_CLI_FILE
+ */
+export async function openSigner({ key, cert }: SignerOptions, context: CliContext): Promise<PolicySigner | undefined> {
+  if (key === undefined && cert === undefined) return undefined;
+  if (key === undefined || cert === undefined)
+    throw new CliError("ERR_CLI_USAGE", `--${key === undefined ? "cert" : "key"} is given without --${key === undefined ? "key" : "cert"}`);
+  const privateKey = parseKey((await readText(key, context)).text, key);
+  const certificates = parseCertificatesPem((await readText(cert, context)).text, cert);
+  const [first] = certificates;
+  const isItsKey = first !== undefined && privateKey.asymmetricKeyType === "rsa" && first.publicKey.key.equals(createPublicKey(privateKey));
+  if (!isItsKey) throw new CliError("ERR_CLI_USAGE", `${key} is not the RSA key of the first certificate in ${cert}`);
+  return { key: privateKey, certificates: certificates.map(({ der }) => der) };
+}
+
+function parseEndpoint(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  // A bearer token in the clear is anybody's.
+  const isLoopback = url !== undefined && ["127.0.0.1", "[::1]", "localhost"].includes(url.hostname);
+  if (
+    url === undefined ||
+    (url.protocol !== "https:" && !(url.protocol === "http:" && isLoopback)) ||
+    url.search !== "" ||
+    url.hash !== "" ||
+    url.username !== ""
+  ) {
+    throw new CliError("ERR_CLI_USAGE", `--endpoint ${text.slice(0, 200)} is not the https URL of a service`, {
+      hint: "e.g. https://myprovider.eus.attest.azure.net; http on loopback alone.",
+    });
+  }
+  return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
+}
+
+async function readToken(path: string, context: CliContext): Promise<string> {
+  const token = (await readText(path, context)).text.trim();
+  // Not the token itself: it would be in the terminal's history.
+  if (!/^[\w.~+/=-]+$/.test(token)) throw new CliError("ERR_CLI_FILE", `${path} holds no access token: expected one line of letters, digits and -._~+/=`);
+  return token;
+}
+
+function parseKey(text: string, path: string): KeyObject {
+  try {
+    return createPrivateKey(text);
+  } catch {
+    // Not the cause: it may quote the file.
+    throw new CliError("ERR_CLI_FILE", `${path} holds no private key in PEM that can be read without a password`);
+  }
+}
+
+/** Requests over TLS with the system's authorities, or the one that is given; redirects are not followed: they would carry the bearer token away. */
+function serviceFetch(ca: string | undefined, signal: AbortSignal): ServiceFetch {
+  return async (url, { method, headers, body }) =>
+    new Promise((resolve, reject) => {
+      const bytes = Buffer.from(body ?? "");
+      const options = {
+        method,
+        headers: { ...headers, ...(body === undefined ? {} : { "content-length": bytes.length }) },
+        agent: false,
+        signal,
+        timeout: IDLE_TIMEOUT,
+      } as const;
+      const sent = url.startsWith("https:") ? httpsRequest(url, { ...options, ...(ca === undefined ? {} : { ca }) }) : httpRequest(url, options);
+      const fail = (cause: unknown): void => reject(unreachable(url, cause));
+      sent.on("timeout", () => sent.destroy(new Error(`no byte in ${IDLE_TIMEOUT} ms`)));
+      sent.on("error", fail);
+      sent.on("response", (response) => {
+        const chunks: Uint8Array[] = [];
+        let length = 0;
+        response.on("data", (chunk: Uint8Array) => {
+          length += chunk.length;
+          if (length > MAX_ANSWER) sent.destroy(new Error(`the answer has more than ${MAX_ANSWER} bytes`));
+          else chunks.push(chunk);
+        });
+        response.on("error", fail);
+        response.on("end", () => {
+          try {
+            resolve({ status: response.statusCode ?? 0, text: decodeUtf8(concatBytes(...chunks), "the answer") });
+          } catch (cause) {
+            fail(cause);
+          }
+        });
+      });
+      sent.end(bytes);
+    });
+}

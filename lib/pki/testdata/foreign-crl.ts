@@ -1,0 +1,10 @@
+/**
+ * A CRL, and the certificate of its issuer, in base64: P-256, made for these tests with cryptography 48 (Python), number 513, of 2026-11-01 to 2026-12-01,
+ * listing 0x10001 (cACompromise, invalid from 2026-09-01) and 2^159 - 1. The key was thrown away.
+ */
+export const FOREIGN_CRL: { readonly certificate: string; readonly crl: string } = {
+  certificate:
+    "MIIBNTCB3KADAgECAgEHMAoGCCqGSM49BAMCMBIxEDAOBgNVBAMMB2ZvcmVpZ24wHhcNMjYwMTAxMDAwMDAwWhcNMzYwMTAxMDAwMDAwWjASMRAwDgYDVQQDDAdmb3JlaWduMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAExUKwglllaPe+8Gvk2nLbWQ5bO9oD8gd4N7QMbzu+mGKAUvjpp4d171oA8NlujhP5Gk3ESqT5QuY5z4th4W1szqMjMCEwDwYDVR0TAQH/BAUwAwEB/zAOBgNVHQ8BAf8EBAMCAQYwCgYIKoZIzj0EAwIDSAAwRQIhALF8qyGpp/z1EpP3/quCJY/EF4F3VjZCE2lQC76Z/AwGAiBMNDs1Jy7EgVbYDqwSKH/ZpjoRkzxxQ7Ujzo67mAPJAA==",
+  crl:
+    "MIIBNDCB2gIBATAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdmb3JlaWduFw0yNjExMDEwMDAwMDBaFw0yNjEyMDEwMDAwMDBaMGUwPAIDAQABFw0yNjEwMDIwMzA0MDVaMCYwCgYDVR0VBAMKAQIwGAYDVR0YBBEYDzIwMjYwOTAxMDAwMDAwWjAlAhR//////////////////////////xcNMjYxMDAzMDAwMDAwWqAwMC4wCwYDVR0UBAQCAgIBMB8GA1UdIwQYMBaAFOWNlYj1LyoX+mZVWAw3mE3+D9VyMAoGCCqGSM49BAMCA0kAMEYCIQDvv8KaRvLnuDaddEmrauQaQ9t6Yl38QB0Dmb5aa0igDAIhAJXAmUsLBr35S+EBauGHNJFWD0byGyf76yrcvNZYAa4n",
+};

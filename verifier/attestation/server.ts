@@ -1,0 +1,206 @@
+import { readFile } from "node:fs/promises";
+import { MICROSOFT_UVM_TRUST } from "@sealpod/cose";
+import { messageOf, type Clock, type Logger, type Random } from "@sealpod/core";
+import { parseCertificatesPem } from "@sealpod/pki";
+import { loadMasterKey } from "@sealpod/sealing";
+import {
+  createService,
+  isLoopback,
+  limitsOf,
+  operationsOf,
+  serve,
+  serveOptionsOf,
+  ServiceError,
+  type ServiceProgram,
+  type StartedProgram,
+} from "@sealpod/service";
+import { AMD_ROOTS, parseReportPolicy, trustRootOf, type ReportPolicy, type TrustRoot } from "@sealpod/snp";
+import { attestationApp } from "./app.ts";
+import manifest from "./package.json" with { type: "json" };
+import { startKeyRotation } from "./rotation.ts";
+import { openManagement } from "./server-management.ts";
+import { openRevocation } from "./server-revocation.ts";
+import { ATTESTATION_SETTINGS, type AttestationSettings, type RootSetting } from "./server-settings.ts";
+import { openAttestationStore } from "./store.ts";
+
+/** Before each of the service's environment variables. */
+export const ATTESTATION_PREFIX = "SEALPOD_ATTESTATION_";
+
+/** What {@link startAttestationServer} needs of the process. */
+export interface AttestationServerPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Fetches revocation lists, and the keys of those who issue tokens for management. */
+  readonly fetch: (url: string, init: RequestInit) => Promise<Response>;
+  /** For the master key. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly uid: number | undefined;
+  /** The process is this service and nothing else; see `createService`. */
+  readonly ownsProcess: boolean;
+}
+
+/** The service while it listens. */
+export interface RunningAttestation extends StartedProgram {
+  /** `https://host:port` of the listener, which behind a proxy is not the issuer. */
+  readonly url: string;
+  readonly operationsUrl: string | undefined;
+  /** Names of the roots whose evidence is taken. */
+  readonly roots: readonly string[];
+}
+
+/**
+ * Starts the attestation service that a configuration describes.
+ * @throws {ServiceError} ERR_SERVICE_CONFIG for a file that is no use, ERR_SERVICE_TLS, ERR_SERVICE_LISTEN
+ * @throws {SealingError} ERR_SEALING_MASTER_KEY, ERR_SEALING_MASTER_KEY_ACCESS
+ * @throws {AttestationError} ERR_ATTESTATION_STORE for a database that does not open with the master key, ERR_ATTESTATION_ARGUMENT
+ */
+export async function startAttestationServer(settings: AttestationSettings, ports: AttestationServerPorts): Promise<RunningAttestation> {
+  const { clock, random, logger } = ports;
+  checkTogether(settings);
+  // What has started is ended in reverse order, on stop as on any failure before.
+  await using stack = new AsyncDisposableStack();
+  const roots = await openRoots(settings.roots);
+  const reportPolicy = settings.reportPolicy === undefined ? undefined : await openReportPolicy(settings.reportPolicy);
+  const management = await openManagement(settings.management, ports);
+  const policyCertificates = await Promise.all(settings.management.certificates.map(async (file) => readCertificates(file)));
+  const masterKey = await loadMasterKey(settings.masterKey, ports);
+  const { every, overlap } = settings.keyRotation;
+  const store = stack.adopt(await openAttestationStore({ file: settings.database, masterKey, clock, random, rotation: { period: every, overlap } }), (opened) =>
+    opened.close(),
+  );
+  masterKey.fill(0);
+  if (policyCertificates.length > 0) store.seedPolicyCertificates(policyCertificates.flat().map(({ der }) => der));
+  const rotation = startKeyRotation({ store, logger, timer: { every: repeat } });
+  stack.defer(async () => rotation.stop());
+  const revocation = await openRevocation(
+    settings.revocation,
+    roots.map(({ product }) => product),
+    ports,
+  );
+  if (revocation !== undefined) stack.use(revocation);
+
+  const { defaultPolicyHash } = settings;
+  const app = attestationApp({
+    issuer: settings.issuer,
+    store,
+    roots,
+    uvmTrust: [...(settings.uvmTrust.microsoft ? MICROSOFT_UVM_TRUST : []), ...settings.uvmTrust.extra],
+    mode: settings.management.mode,
+    clock,
+    random,
+    logger,
+    ...(revocation === undefined ? {} : { revocation: revocation.options }),
+    ...(reportPolicy === undefined ? {} : { reportPolicy }),
+    ...(management === undefined ? {} : { management }),
+    ...(defaultPolicyHash === undefined ? {} : { defaultPolicyHash }),
+  });
+  const service = createService({
+    name: "attestation",
+    version: manifest.version,
+    app,
+    logger,
+    clock,
+    random,
+    limits: limitsOf(settings),
+    operations: operationsOf(settings) === "main" ? "main" : "separate",
+    ready: { database: () => void store.signer(), ...(revocation === undefined ? {} : { revocation: () => revocation.check() }) },
+    replaceGlobals: ports.ownsProcess,
+  });
+  const server = await serve(service, serveOptionsOf(settings));
+  const operations = operationsOf(settings) === "main" ? "main" : "off";
+  if (settings.tls.cert === undefined && !isLoopback(settings.listen.host))
+    logger.log("warn", "the service speaks plain HTTP on an address that others reach: put a proxy with TLS in front of it", { url: server.url });
+
+  const owned = stack.move();
+  const names = [...new Set(roots.map(({ name }) => name))];
+  let stopping: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    service.retire();
+    if (settings.stop.delay > 0) await new Promise((resolve) => void setTimeout(resolve, settings.stop.delay));
+    await server.stop(settings.stop.grace);
+    await owned.disposeAsync();
+  };
+  return {
+    url: server.url,
+    operationsUrl: server.operationsUrl,
+    roots: names,
+    summary: {
+      url: server.url,
+      issuer: settings.issuer,
+      operations: server.operationsUrl ?? operations,
+      roots: names.join(", "),
+      management: management === undefined ? "off" : settings.management.mode,
+      revocation: settings.revocation.crls.kind,
+    },
+    async reload() {
+      await server.reload();
+      await revocation?.refresh();
+    },
+    async stop() {
+      stopping ??= stop();
+      return stopping;
+    },
+  };
+}
+
+/** The service for `main.ts`. */
+export function attestationProgram(ports: Omit<AttestationServerPorts, "logger" | "env">): ServiceProgram<typeof ATTESTATION_SETTINGS> {
+  return {
+    name: "attestation",
+    summary: "Attestation service for AMD SEV-SNP with the wire format of Microsoft Azure Attestation.",
+    version: manifest.version,
+    schema: ATTESTATION_SETTINGS,
+    prefix: ATTESTATION_PREFIX,
+    start: async (settings, own) => startAttestationServer(settings, { ...ports, ...own }),
+  };
+}
+
+/** What no key alone shows. */
+function checkTogether({ tls, roots, management, revocation }: AttestationSettings): void {
+  const problem =
+    (tls.cert === undefined) !== (tls.key === undefined)
+      ? `tls.${tls.cert === undefined ? "cert" : "key"} is missing: a certificate needs its key, and a key its certificate`
+      : roots.length === 0
+        ? "roots is empty: every report would be refused"
+        : management.mode === "isolated" && management.tokenFile === undefined && management.issuers.length === 0
+          ? "management.mode is isolated, and neither tokenFile nor issuers say who may manage"
+          : revocation.crls.kind === "files" && revocation.crls.files.length === 0
+            ? 'revocation.crls is an empty list: say "off", or name the files'
+            : undefined;
+  if (problem !== undefined) throw new ServiceError("ERR_SERVICE_CONFIG", problem, { hint: "--describe-config prints every key with its meaning." });
+}
+
+async function openRoots(settings: readonly RootSetting[]): Promise<readonly TrustRoot[]> {
+  const roots: TrustRoot[] = [];
+  for (const setting of settings) {
+    if (setting === "amd") roots.push(...AMD_ROOTS);
+    else {
+      const root = (await readCertificates(setting.certificate)).at(-1);
+      if (root === undefined) throw new ServiceError("ERR_SERVICE_CONFIG", `${setting.certificate} holds no certificate`);
+      roots.push(trustRootOf(root, setting.name, setting.product));
+    }
+  }
+  return roots;
+}
+
+async function readCertificates(file: string): Promise<ReturnType<typeof parseCertificatesPem>> {
+  return readConfigured(file, "certificate", (text) => parseCertificatesPem(text, file));
+}
+
+async function openReportPolicy(file: string): Promise<ReportPolicy> {
+  return readConfigured(file, "report policy", (text) => parseReportPolicy(text, file));
+}
+
+async function readConfigured<T>(file: string, what: string, parse: (text: string) => T): Promise<T> {
+  try {
+    return parse(await readFile(file, "utf8"));
+  } catch (cause) {
+    throw new ServiceError("ERR_SERVICE_CONFIG", `the ${what} ${file} cannot be used: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function repeat(milliseconds: number, action: () => void): () => void {
+  const timer = setInterval(action, milliseconds).unref();
+  return () => clearInterval(timer);
+}
