@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { makeDirectory } from "@sealpod/io";
 import { CliError } from "./errors.ts";
 import { ROOT } from "./workspace.ts";
 
@@ -21,7 +21,7 @@ export type Detached =
  * @param log file for what it writes from then on
  */
 export async function startDetached(args: readonly string[], log: string, env: Readonly<Record<string, string | undefined>>): Promise<Detached> {
-  await mkdir(dirname(log), { recursive: true, mode: 0o700 });
+  await makeDirectory(dirname(log), 0o700);
   const output = openSync(log, "w", 0o600);
   const child = spawn(process.execPath, [join(ROOT, "cli", "main.ts"), ...args, "--ready-fd", String(READY_FD)], {
     detached: true,

@@ -144,6 +144,58 @@ describe("the command line", () => {
     expect(JSON.parse(ran.stdout)).toMatchObject({ error: { code: "ERR_CLI_FILE" } });
   });
 
+  it.each([
+    ["nothing that is required", ["attest", "policy", "check", "--json"], "missing required argument 'file'", "sealpod attest policy check --help shows"],
+    ["an option that is missing", ["attest", "policy", "eval", "F", "--json"], "required option '--claims <file>' not specified", "--help"],
+    ["an option that there is not", ["--json", "run", "--bogus"].toReversed(), "unknown option '--bogus'", "--help"],
+    ["a misspelt one", ["genpolicy", "--json", "--platfrm", "x"], "unknown option '--platfrm'", "Did you mean --platform? sealpod genpolicy --help"],
+    ["a choice that there is not", ["attest", "measure", "--json", "--vmm-type", "xen"], "'xen' is invalid. Allowed choices are", "--help"],
+    ["too many words", ["down", "a", "--json"], "too many arguments", "--help"],
+    ["a command that there is not", ["frobnicate", "--json"], "unknown command 'frobnicate'", "--help"],
+    ["no command", ["attest", "policy", "--json"], "no command is named", "--help"],
+    ["nothing", ["--json"], "no command is named", "--help"],
+  ])("--json gives what the parser refuses as data too: %s", async (_what, argv, message, hint) => {
+    const ran = await cli("/", ...argv);
+    expect(ran).toMatchObject({ exit: EXIT.usage, stderr: "" });
+    expect(JSON.parse(ran.stdout)).toMatchObject({
+      error: { code: "ERR_CLI_USAGE", message: expect.stringContaining(message) as string, hint: expect.stringContaining(hint) as string },
+    });
+  });
+
+  it("--json gives the errors of rego as a list, those of the parser too", async () => {
+    for (const argv of [
+      ["rego", "eval", "--json", "--bogus"],
+      ["rego", "eval", "--json", "-I", "-i", "a.json", "true"],
+    ]) {
+      const ran = await cli("/", ...argv);
+      expect(ran).toMatchObject({ exit: EXIT.usage, stderr: "" });
+      expect(JSON.parse(ran.stdout)).toMatchObject({ errors: [{ code: "ERR_CLI_USAGE" }] });
+    }
+  });
+
+  it("--json of another program is not ours, and help is help", async () => {
+    const ran = await cli("/", "exec", "none", "--", "x", "--json");
+    expect(ran).toMatchObject({ stdout: "", stderr: expect.stringContaining("no running pod") as string });
+    expect(await cli("/", "down", "--json", "--help")).toMatchObject({ exit: EXIT.ok, stdout: expect.stringMatching(/^Usage: sealpod down/) as string });
+    expect(JSON.parse((await ranBy(runGenpolicyCli, "/", ["--json", "--bogus"])).stdout)).toMatchObject({ error: { code: "ERR_CLI_USAGE" } });
+  });
+
+  it.each([
+    [["run", "."]],
+    [["genpolicy", "-y", "."]],
+    [["importkey", "-c", ".", "-kh", "00"]],
+    [["attest", "verify", "."]],
+    [["attest", "policy", "check", "."]],
+    [["example-images", "--key", ".", "--page", "."]],
+  ])("%j: a directory in place of a file is called that", async (argv) => {
+    await inDirectory(async (directory) => {
+      const ran = await cli(directory, ...argv);
+      expect(ran.exit).toBe(EXIT.failed);
+      expect(ran.stderr).toMatch(/is a directory/);
+      expect(ran.stderr).not.toContain("EISDIR");
+    });
+  });
+
   it("lists the attacks as text and as data", async () => {
     expect((await cli("/", "attack", "--list")).stdout).toContain("flipped-report-bit");
     expect(JSON.parse((await cli("/", "attack", "--list", "--json")).stdout)).toContainEqual(expect.objectContaining({ name: "exec", refuser: "agent" }));

@@ -1,6 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
 import { EXIT, VERSION, type CliContext } from "./context.ts";
-import { formatError } from "./diagnostic.ts";
+import { formatError, usageError } from "./diagnostic.ts";
 import { addConfcomVerbs, genpolicyArguments, withGenpolicyFlags } from "./genpolicy/commands.ts";
 import { repeatable } from "./options.ts";
 import { addIdBlockVerbs, addMeasureVerbs } from "./attest/measure-commands.ts";
@@ -31,6 +31,8 @@ export type DeclareVerb = <O extends object>(
 /** How a command tells its exit code. */
 interface Outcome {
   exit: number;
+  /** What the parser of arguments wrote to stderr where errors are data: it is held back, to become data. Undefined where errors are text. */
+  held: string | undefined;
 }
 
 const GENPOLICY_EXAMPLES = [
@@ -53,18 +55,29 @@ export async function runGenpolicyCli(argv: readonly string[], context: CliConte
 }
 
 async function runProgram(make: (context: CliContext, outcome: Outcome) => Command, argv: readonly string[], context: CliContext): Promise<number> {
-  const outcome: Outcome = { exit: EXIT.ok };
+  const [json, debug] = [hasFlag(argv, "--json"), hasFlag(argv, "--debug")];
+  const outcome: Outcome = { exit: EXIT.ok, held: json ? "" : undefined };
   const program = make(context, outcome);
   try {
     await program.parseAsync(argv, { from: "user" });
     return outcome.exit;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    const { text, exit } = formatError(error, { json: argv.includes("--json"), debug: argv.includes("--debug") });
-    if (argv.includes("--json")) context.stdout.write(text);
+    const isUsage = error instanceof CommanderError;
+    if (isUsage && error.exitCode === 0) return EXIT.ok;
+    if (isUsage && outcome.held === undefined) return EXIT.usage;
+    // The errors of `rego` are a list, as OPA has them; those of its verbs they print themselves.
+    const options = { json, debug, list: isUsage && argv[0] === "rego" };
+    const { text, exit } = formatError(isUsage ? usageError(error, outcome.held ?? "") : error, options);
+    if (json) context.stdout.write(text);
     else context.stderr.write(text);
     return exit;
   }
+}
+
+/** Whether a flag is given; behind `--` stands what is another program's. */
+function hasFlag(argv: readonly string[], flag: string): boolean {
+  const end = argv.indexOf("--");
+  return (end === -1 ? argv : argv.slice(0, end)).includes(flag);
 }
 
 /** `importkey` takes its flags as the Go tool of the AKS documents does: `-kh`, `-kp`, `-out`. */
@@ -74,16 +87,20 @@ function goStyleFlags(argv: readonly string[]): string[] {
 }
 
 /** A program that writes to the context and never ends the process. */
-function programOf(name: string, context: CliContext): Command {
+function programOf(name: string, context: CliContext, outcome: Outcome): Command {
+  const writeErr = (text: string): void => {
+    if (outcome.held === undefined) context.stderr.write(text);
+    else outcome.held += text;
+  };
   return new Command(name)
     .helpOption("-h, --help", "show help")
     .exitOverride()
-    .configureOutput({ writeOut: (text) => context.stdout.write(text), writeErr: (text) => context.stderr.write(text) })
+    .configureOutput({ writeOut: (text) => context.stdout.write(text), writeErr })
     .showSuggestionAfterError();
 }
 
 function buildGenpolicy(context: CliContext, outcome: Outcome): Command {
-  const program = programOf("genpolicy", context)
+  const program = programOf("genpolicy", context, outcome)
     .description("Generate the agent policy of the pods in a YAML file and write it into the file as an annotation.")
     .showHelpAfterError("(genpolicy --help shows the flags and examples)")
     .addHelpText("after", examplesText(GENPOLICY_EXAMPLES));
@@ -106,7 +123,7 @@ function examplesText(examples: readonly string[]): string {
 }
 
 function build(context: CliContext, outcome: Outcome): Command {
-  const program = programOf("sealpod", context)
+  const program = programOf("sealpod", context, outcome)
     .description("Confidential containers for Kubernetes: policy, measured sandbox, attestation, key release.")
     .version(VERSION, "-V, --version", "print the version")
     // `sealpod genpolicy --version` asks genpolicy.

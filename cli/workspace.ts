@@ -58,6 +58,7 @@ export async function readIfPresent(path: string, limit: number, context: CliCon
     if (isSealpodError(cause)) throw cause;
     const { code } = cause as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (code === "EISDIR") throw new CliError("ERR_CLI_FILE", `${path} is a directory, expected a file`, { cause, hint: "Name a file in it." });
     throw new CliError("ERR_CLI_FILE", `${path} cannot be read: ${messageOf(cause)}`, { cause, hint: "Check that it is a file that you may read." });
   }
   return concatBytes(...chunks);

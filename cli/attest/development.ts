@@ -1,7 +1,7 @@
-import { access, mkdir, readFile } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { encodeUtf8, toHex } from "@sealpod/core";
-import { writeFileAtomic } from "@sealpod/io";
+import { encodeUtf8, isSealpodError, messageOf, toHex } from "@sealpod/core";
+import { IoError, makeDirectory, writeFileAtomic } from "@sealpod/io";
 import {
   basicConstraints,
   encodePem,
@@ -36,17 +36,30 @@ export interface DevelopmentFiles {
   readonly lines: readonly string[];
 }
 
+/** What of it is for the caller to say. */
+export interface DevelopmentOptions {
+  readonly listen: string;
+  readonly port: number;
+  /** State directory of the emulator whose evidence is taken. */
+  readonly emulator: string | undefined;
+}
+
 /**
  * Makes what an attestation service needs in a directory, and keeps what is there: TLS certificate, master key, operator's token, configuration.
  * @throws {CliError} ERR_CLI_FILE
  */
-export async function makeDevelopmentFiles(
-  directory: string,
-  options: { readonly listen: string; readonly port: number; readonly emulator: string | undefined },
-  context: CliContext,
-): Promise<DevelopmentFiles> {
+export async function makeDevelopmentFiles(directory: string, options: DevelopmentOptions, context: CliContext): Promise<DevelopmentFiles> {
+  try {
+    return await makeFiles(directory, options, context);
+  } catch (cause) {
+    if (!(cause instanceof IoError)) throw cause;
+    throw new CliError("ERR_CLI_FILE", `--dev ${directory}: ${cause.message}`, { cause, hint: "Name a directory that you may write to, or one to make." });
+  }
+}
+
+async function makeFiles(directory: string, options: DevelopmentOptions, context: CliContext): Promise<DevelopmentFiles> {
   const file = (name: string): string => join(directory, name);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(directory, 0o700);
   if (!(await exists(file("master.key"))) && (await exists(file("attestation.sqlite")))) {
     throw new CliError("ERR_CLI_FILE", `${file("master.key")} is missing, and there is a database that it sealed`, {
       hint: "Put the file back, or take an empty directory: the keys in this database cannot be opened without it.",
@@ -128,10 +141,11 @@ async function emulatorTrust(state: string, rootFile: string, { clock, random }:
       hint: "Name the state directory of `sealpod up`: it is made there at the first start.",
     });
   }
-  const processor = await SecurityProcessor.open(join(state, "psp"), { clock, random });
-  const root = parseCertificatesPem(processor.chainPem).at(-1);
-  if (root === undefined) throw new CliError("ERR_CLI_FILE", `the emulated security processor in ${state} has no root`);
-  await writeFileAtomic(rootFile, encodeUtf8(encodePem("CERTIFICATE", root.der)), 0o644);
+  const processor = await SecurityProcessor.open(join(state, "psp"), { clock, random }).catch((cause: unknown) => {
+    if (isSealpodError(cause) && !(cause instanceof IoError)) throw cause;
+    throw new CliError("ERR_CLI_FILE", `--trust-emulator ${state}: ${messageOf(cause)}`, { cause, hint: "Name a state directory that you may write to." });
+  });
+  await writeFileAtomic(rootFile, encodeUtf8(processor.rootPem), 0o644);
   const { name, product } = processor.trustRoot;
   return { root: { name, product, certificate: "emulator-root.pem" }, uvm: { ...processor.uvmTrust, claim: COMPLIANCE } };
 }

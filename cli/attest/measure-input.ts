@@ -26,22 +26,29 @@ export async function readInput(path: string, limit: number, context: CliContext
 /**
  * A number of the command line: decimal, or hex after 0x.
  * @param most largest that is allowed
+ * @param least smallest that is allowed
  * @throws {CliError} ERR_CLI_USAGE
  */
-export function parseNumber(flag: string, text: string, most: bigint): bigint {
+export function parseNumber(flag: string, text: string, most: bigint, least = 0n): bigint {
   const value = /^(0[xX][0-9a-fA-F]{1,16}|\d{1,20})$/.test(text) ? BigInt(text) : undefined;
-  if (value !== undefined && value <= most) return value;
-  throw new CliError("ERR_CLI_USAGE", `${flag} ${text.slice(0, 40)} is not a number from 0 to ${most}`, { hint: "Decimal, or hex after 0x." });
+  if (value !== undefined && value >= least && value <= most) return value;
+  throw new CliError("ERR_CLI_USAGE", `${flag} ${text.slice(0, 40)} is not a number from ${least} to ${most}`, { hint: "Decimal, or hex after 0x." });
+}
+
+/** Hex digits of the command line without the 0x that may be in front; other text as it is. */
+export function withoutPrefix(text: string): string {
+  return text.replace(/^0x/i, "");
 }
 
 /**
- * Bytes of the command line in hex, or in padded base64; the lengths differ, so neither is taken for the other.
+ * Bytes of the command line in hex, with or without 0x, or in padded base64; the lengths differ, so none is taken for another.
  * @throws {CliError} ERR_CLI_USAGE
  */
 export function parseBytes(flag: string, text: string, size: number): Uint8Array {
   const trimmed = text.trim();
   try {
-    const bytes = trimmed.length === 2 * size ? fromHex(trimmed) : fromBase64(trimmed);
+    const digits = withoutPrefix(trimmed);
+    const bytes = digits.length === 2 * size ? fromHex(digits) : fromBase64(trimmed);
     if (bytes.length === size) return bytes;
   } catch (error) {
     if (!isSealpodError(error)) throw error;

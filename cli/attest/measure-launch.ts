@@ -21,7 +21,7 @@ import {
 } from "@sealpod/snp";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
-import { MAX_INITRD, MAX_KERNEL, parseNumber, readInput } from "./measure-input.ts";
+import { MAX_INITRD, MAX_KERNEL, parseNumber, readInput, withoutPrefix } from "./measure-input.ts";
 
 /** Flags of `sealpod attest measure` that say what is launched. */
 export interface LaunchOptions {
@@ -161,7 +161,7 @@ async function planIgvm(options: LaunchOptions, context: CliContext): Promise<Pl
 
 function ovmfHash(text: string): Uint8Array {
   try {
-    const bytes = fromHex(text);
+    const bytes = fromHex(withoutPrefix(text));
     if (bytes.length === 48) return bytes;
   } catch (error) {
     if (!isSealpodError(error)) throw error;
@@ -170,7 +170,7 @@ function ovmfHash(text: string): Uint8Array {
 }
 
 function vcpusOf(options: LaunchOptions): number {
-  if (options.vcpus !== undefined) return Number(parseNumber("--vcpus", options.vcpus, BigInt(MAX_VCPUS)));
+  if (options.vcpus !== undefined) return Number(parseNumber("--vcpus", options.vcpus, BigInt(MAX_VCPUS), 1n));
   throw new CliError("ERR_CLI_USAGE", "--vcpus is missing: each virtual CPU is measured", {
     hint: "The number that the guest is started with, e.g. --vcpus 1.",
   });

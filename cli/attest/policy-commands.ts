@@ -22,6 +22,7 @@ export function addAttestPolicyVerbs(verb: DeclareVerb): void {
     [
       "sealpod attest policy eval policy.txt --claims token.jwt",
       "sealpod attest policy eval policy.txt --claims claims.json --json",
+      "sealpod attest policy eval policy.txt --claims request.json         # what POST /attest/SevSnpVm would make of it; verifies nothing",
       `echo '{"x-ms-sevsnpvm-is-debuggable": true}' > claims.json && sealpod attest policy eval policy.txt --claims claims.json`,
     ],
     () => import("../verbs/attest-policy-eval.ts"),
@@ -29,12 +30,12 @@ export function addAttestPolicyVerbs(verb: DeclareVerb): void {
     .argument("<file>", "policy text")
     .requiredOption(
       "--claims <file>",
-      "a token of an attestation service, a service's answer with one, JSON of its claims, or a JSON list of {type, value, issuer}",
+      "a token of an attestation service, a service's answer with one, JSON of its claims, a JSON list of {type, value, issuer}, or a SevSnpVm request",
     )
     .addHelpText(
       "after",
       `
-A token's signature and times are not checked here: sealpod attest verify does that.
+A token's signature and times, and the evidence of a request, are not checked here: sealpod attest verify does that.
 Exit codes: 0 permitted; 3 not permitted; 1 the policy does not parse, or fails.`,
     );
 
@@ -42,7 +43,10 @@ Exit codes: 0 permitted; 3 not permitted; 1 the policy does not parse, or fails.
     verb(
       "get",
       "Print the policy of an attestation service.",
-      ["sealpod attest policy get --endpoint https://myprovider.eus.attest.azure.net --bearer-token-file token > policy.txt"],
+      [
+        "sealpod attest policy get                            # of the laptop's service, while sealpod up runs",
+        "sealpod attest policy get --endpoint https://myprovider.eus.attest.azure.net --bearer-token-file token > policy.txt",
+      ],
       () => import("../verbs/attest-policy-get.ts"),
     ),
   );
@@ -53,6 +57,7 @@ Exit codes: 0 permitted; 3 not permitted; 1 the policy does not parse, or fails.
         "set",
         "Set the policy of an attestation service. It is checked here first.",
         [
+          "sealpod attest policy set policy.txt                 # of the laptop's service, while sealpod up runs",
           "az account get-access-token --resource https://attest.azure.net --query accessToken -o tsv > token",
           "sealpod attest policy set policy.txt --endpoint https://myprovider.eus.attest.azure.net --bearer-token-file token",
           "sealpod attest policy set policy.txt --endpoint https://127.0.0.1:8443 --ca ca.pem --bearer-token-file token --key key.pem --cert cert.pem",
@@ -69,7 +74,10 @@ Exit codes: 0 permitted; 3 not permitted; 1 the policy does not parse, or fails.
       verb(
         "reset",
         "Give an attestation service its default policy back.",
-        ["sealpod attest policy reset --endpoint https://myprovider.eus.attest.azure.net --bearer-token-file token"],
+        [
+          "sealpod attest policy reset                          # of the laptop's service, while sealpod up runs",
+          "sealpod attest policy reset --endpoint https://myprovider.eus.attest.azure.net --bearer-token-file token",
+        ],
         () => import("../verbs/attest-policy-reset.ts"),
       ),
     ),
@@ -78,9 +86,10 @@ Exit codes: 0 permitted; 3 not permitted; 1 the policy does not parse, or fails.
 
 function withService(command: Command): Command {
   return command
-    .requiredOption("--endpoint <url>", "the service, https (http on loopback alone)")
+    .option("--endpoint <url>", "the service, https (http on loopback alone; default: the laptop's, while sealpod up runs)")
+    .option("--state <dir>", "state directory of sealpod up (default: $SEALPOD_HOME or ~/.sealpod)")
     .option("--type <type>", "kind of evidence that the policy is for", "SevSnpVm")
-    .option("--bearer-token-file <file>", "file with an access token for the service")
+    .option("--bearer-token-file <file>", "file with an access token for the service (default for the laptop's: its owner's)")
     .option("--ca <file>", "PEM of the authority whose TLS certificates are trusted, in place of the system's")
     .option("--api-version <version>", "version of the service's interface", "2022-08-01");
 }

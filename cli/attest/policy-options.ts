@@ -1,16 +1,19 @@
-import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
+import { createPrivateKey, createPublicKey, X509Certificate, type KeyObject } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
-import { concatBytes, decodeUtf8 } from "@sealpod/core";
+import { concatBytes, decodeUtf8, isSealpodError } from "@sealpod/core";
 import { parseCertificatesPem } from "@sealpod/pki";
+import { ATTESTATION_RESOURCE, laptopFetch, readUp, requestOwnerToken, type Up } from "@sealpod/services";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
-import { readText } from "../workspace.ts";
+import type { GlobalOptions } from "../program.ts";
+import { readText, stateOf } from "../workspace.ts";
 import { unreachable, type PolicyService, type PolicySigner, type ServiceFetch } from "./policy-service.ts";
 
 /** Flags of the verbs that speak with a service. */
 export interface ServiceOptions {
-  readonly endpoint: string;
+  /** The laptop's service if it is left out. */
+  readonly endpoint?: string;
   readonly type: string;
   readonly apiVersion: string;
   readonly bearerTokenFile?: string;
@@ -25,6 +28,8 @@ export interface SignerOptions {
 
 /** Largest answer that is read: a policy in a token, or keys with their certificates. */
 const MAX_ANSWER = 2 * 1024 * 1024;
+/** What `sealpod up` calls its services; no other network has such names (RFC 6762 keeps none, ICANN keeps .internal free). */
+const LAPTOP_NAMES = ".sealpod.internal";
 /** Milliseconds without a byte. */
 const IDLE_TIMEOUT = 30_000;
 
@@ -32,17 +37,58 @@ const IDLE_TIMEOUT = 30_000;
  * The service of a command line.
  * @throws {CliError} ERR_CLI_USAGE, ERR_CLI_FILE
  */
-export async function openService(options: ServiceOptions, context: CliContext): Promise<PolicyService> {
-  const endpoint = parseEndpoint(options.endpoint);
-  const ca = options.ca === undefined ? undefined : (await readText(options.ca, context)).text;
-  return {
-    endpoint,
-    type: options.type,
-    apiVersion: options.apiVersion,
-    bearerToken: options.bearerTokenFile === undefined ? undefined : await readToken(options.bearerTokenFile, context),
-    fetch: serviceFetch(ca, context.signal),
-    clock: context.clock,
-  };
+export async function openService(options: ServiceOptions & GlobalOptions, context: CliContext): Promise<PolicyService> {
+  const { type, apiVersion } = options;
+  const endpoint = options.endpoint === undefined ? undefined : parseEndpoint(options.endpoint);
+  const given = options.bearerTokenFile === undefined ? undefined : await readToken(options.bearerTokenFile, context);
+  const common = { type, apiVersion, clock: context.clock };
+  const up = await findLaptop(endpoint, options, context);
+  if (up === undefined && endpoint !== undefined) {
+    if (options.ca === undefined && new URL(endpoint).hostname.endsWith(LAPTOP_NAMES)) {
+      throw new CliError("ERR_CLI_NOT_UP", `${endpoint} is the laptop's, and no laptop services run on the state directory ${stateOf(options, context)}`, {
+        hint: "Start them: sealpod up -d. If they run on another state directory, name it with --state DIR.",
+      });
+    }
+    const ca = options.ca === undefined ? undefined : await readCertificatePem(options.ca, context);
+    return { ...common, endpoint, bearerToken: given, fetch: serviceFetch(ca, context.signal) };
+  }
+  if (up === undefined) {
+    throw new CliError("ERR_CLI_USAGE", `no --endpoint is given, and no laptop services run on the state directory ${stateOf(options, context)}`, {
+      hint: "Name a service with --endpoint URL, or start the laptop's: sealpod up -d",
+    });
+  }
+  if (options.ca !== undefined) {
+    throw new CliError("ERR_CLI_USAGE", "--ca is given for the laptop's service, whose authority is known", {
+      hint: "Leave --ca out, or name another service with --endpoint.",
+    });
+  }
+  const bearerToken = given ?? (await requestOwnerToken(up, ATTESTATION_RESOURCE));
+  return { ...common, endpoint: endpoint ?? `https://${up.endpoints.attestation}`, bearerToken, fetch: laptopServiceFetch(up, context.signal) };
+}
+
+/** The laptop's services if the endpoint is theirs, or none is named: no other name leads to them, and their names lead nowhere else. */
+async function findLaptop(endpoint: string | undefined, options: GlobalOptions, context: CliContext): Promise<Up | undefined> {
+  let up: Up;
+  try {
+    up = await readUp(stateOf(options, context));
+  } catch (error) {
+    // Other services can be reached whatever is the matter with the laptop's.
+    if (endpoint !== undefined || (isSealpodError(error) && error.code === "ERR_SERVICES_NOT_RUNNING")) return undefined;
+    throw error;
+  }
+  return endpoint === undefined || new URL(endpoint).hostname.endsWith(`.${up.domain}`) ? up : undefined;
+}
+
+/** PEM text with a certificate. TLS takes one without, and then trusts nobody; it also takes hundreds of them, and what stands between, so no more is asked here. */
+async function readCertificatePem(path: string, context: CliContext): Promise<string> {
+  const { text } = await readText(path, context);
+  try {
+    // The first; what stands before it is skipped.
+    void new X509Certificate(text);
+    return text;
+  } catch (cause) {
+    throw new CliError("ERR_CLI_FILE", `${path} holds no certificate`, { cause, hint: "Expected PEM: -----BEGIN CERTIFICATE-----" });
+  }
 }
 
 /**
@@ -54,7 +100,7 @@ export async function openSigner({ key, cert }: SignerOptions, context: CliConte
   if (key === undefined || cert === undefined)
     throw new CliError("ERR_CLI_USAGE", `--${key === undefined ? "cert" : "key"} is given without --${key === undefined ? "key" : "cert"}`);
   const privateKey = parseKey((await readText(key, context)).text, key);
-  const certificates = parseCertificatesPem((await readText(cert, context)).text, cert);
+  const certificates = parseCertificatesPem(await readCertificatePem(cert, context), cert);
   const [first] = certificates;
   const isItsKey = first !== undefined && privateKey.asymmetricKeyType === "rsa" && first.publicKey.key.equals(createPublicKey(privateKey));
   if (!isItsKey) throw new CliError("ERR_CLI_USAGE", `${key} is not the RSA key of the first certificate in ${cert}`);
@@ -93,6 +139,15 @@ function parseKey(text: string, path: string): KeyObject {
     // Not the cause: it may quote the file.
     throw new CliError("ERR_CLI_FILE", `${path} holds no private key in PEM that can be read without a password`);
   }
+}
+
+/** Requests to the laptop's services, which have names that only they know, and an authority of their own. */
+function laptopServiceFetch(up: Up, signal: AbortSignal): ServiceFetch {
+  const send = laptopFetch(up);
+  return async (url, { method, headers, body }) => {
+    const response = await send(url, { method, headers, signal, ...(body === undefined ? {} : { body }) });
+    return { status: response.status, text: await response.text() };
+  };
 }
 
 /** Requests over TLS with the system's authorities, or the one that is given; redirects are not followed: they would carry the bearer token away. */

@@ -111,6 +111,20 @@ describe("getPolicy, setPolicy, resetPolicy", () => {
     expect(JSON.stringify(stolen)).not.toContain("s3cret");
   });
 
+  it("tell what an isolated service misses in a request that is not signed, or by a stranger", async () => {
+    const isolated = await openAttestationStore({ file: ":memory:", masterKey: new Uint8Array(32).fill(1), clock, random });
+    try {
+      for (const by of [undefined, signer]) {
+        expect(await problemOf(setPolicy(serviceWith({ mode: "isolated", store: isolated }), TEXT, by))).toMatchObject({
+          message: expect.stringMatching(/^PUT .* refused with status 400/) as string,
+          hint: expect.stringMatching(/^Pass --key and --cert/) as string,
+        });
+      }
+    } finally {
+      isolated.close();
+    }
+  });
+
   it("believe no result that the keys of the service did not sign", async () => {
     const forged = serviceWith({}, (answer, url) => {
       if (url.endsWith("/certs")) return answer;

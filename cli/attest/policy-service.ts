@@ -117,14 +117,17 @@ async function call(service: PolicyService, method: ServiceRequest["method"], pa
 }
 
 function refusal(status: number, method: string, path: string, document: JsonObject | undefined): AttestationError {
-  const { code, message } = asObject(document?.["error"]) ?? {};
+  const { code, message, innererror } = asObject(document?.["error"]) ?? {};
+  const inner = asObject(innererror)?.["code"];
   const said = [code, message].filter((item): item is string => typeof item === "string").join(": ");
   const hint =
     status === 401
       ? "Pass --bearer-token-file FILE; for Azure: az account get-access-token --resource https://attest.azure.net --query accessToken -o tsv > FILE"
       : status === 403
         ? "The token's owner needs the role Attestation Contributor (to read: Attestation Reader)."
-        : undefined;
+        : inner === "ERR_ATTESTATION_SIGNER"
+          ? "Pass --key and --cert: the RSA key of one of the instance's policy certificates, and that certificate."
+          : undefined;
   return serviceError(`${method} ${path} was refused with status ${status}${said === "" ? "" : `: ${said.slice(0, 4000)}`}`, undefined, hint);
 }
 

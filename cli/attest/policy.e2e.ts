@@ -1,6 +1,6 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, randomBytes, X509Certificate } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
@@ -120,6 +120,10 @@ describe("sealpod attest policy against a service over TLS", () => {
     expect(signed.exit).toBe(EXIT.ok);
     expect(JSON.parse(signed.stdout)).toMatchObject({ "x-ms-policy-result": "Updated", "x-ms-policy-signer": { kty: "RSA" } });
     expect(JSON.parse((await policy("get", ...reach(), "--json")).stdout)).toMatchObject({ policy: POLICY, signed: true, hash: docHash(POLICY) });
+    const again = await policy("set", "p.txt", ...reach(), "--key", "key.pem", "--cert", "cert.pem");
+    const { fingerprint256 } = new X509Certificate(await readFile(join(directory, "cert.pem")));
+    expect(again.stdout).toContain(`\nx-ms-policy-signer: CN=Policy signer, certificate with SHA-256 ${fingerprint256.replaceAll(":", "").toLowerCase()}\n`);
+    for (const line of again.stdout.split("\n")) expect(line.length).toBeLessThan(300);
     expect(await policy("reset", ...reach(), "--key", "other.pem", "--cert", "cert.pem")).toMatchObject({
       exit: EXIT.usage,
       stderr: expect.stringContaining("is not the RSA key") as string,

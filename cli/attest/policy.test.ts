@@ -5,8 +5,13 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { policyHash } from "@sealpod/attestation";
 import { encodeUtf8, toBase64url } from "@sealpod/core";
+import { encodeCertificatesPem } from "@sealpod/pki";
+import { encodeReport, parseReport } from "@sealpod/snp";
 import { EXIT, type CliContext } from "../context.ts";
 import { runCli } from "../program.ts";
+import { emulatedProcessor } from "./verify-test-support.ts";
+
+const milan = emulatedProcessor("Milan");
 
 interface Ran {
   readonly exit: number;
@@ -21,7 +26,7 @@ async function policy(files: Readonly<Record<string, string>>, ...argv: readonly
     for (const [name, text] of Object.entries(files)) await writeFile(join(directory, name), text);
     const written = { stdout: "", stderr: "" };
     const context: CliContext = {
-      env: {},
+      env: { HOME: directory },
       cwd: directory,
       stdin: (async function* () {})(),
       stdout: { isTerminal: false, write: (text) => void (written.stdout += text) },
@@ -192,6 +197,34 @@ properties:
     }
   });
 
+  it("takes a request to attest, computes the claims of its report, and says that it has verified nothing", async () => {
+    const data = encodeUtf8('{"keys": [{"kid": "a"}]}');
+    const request = (policy: bigint): string => {
+      // Signed by nobody.
+      const report = encodeReport({ ...parseReport(milan.report({ policy })), signature: { r: 1n, s: 1n } });
+      const { endorsementKey, intermediate, root } = milan.chain;
+      const evidence = { SnpReport: toBase64url(report), VcekCertChain: toBase64url(encodeUtf8(encodeCertificatesPem([endorsementKey, intermediate, root]))) };
+      return JSON.stringify({ report: toBase64url(encodeUtf8(JSON.stringify(evidence))), runtimeData: { data: toBase64url(data), dataType: "JSON" } });
+    };
+    const ran = await evaluate(request(0x3001fn));
+    expect(ran).toMatchObject({
+      exit: EXIT.ok,
+      stdout: expect.stringContaining(
+        "over the claims of the report in a SevSnpVm request (NOT VERIFIED) in c.json (21)\nnote: nothing in the request is verified",
+      ) as string,
+    });
+    expect(ran.stdout).toContain('"kid": "a"');
+    const text =
+      'version=1.0;authorizationrules{[type=="x-ms-sevsnpvm-microcode-svn",value==219]&&[type=="x-sealpod-root",value=="emulator"]&&[type=="x-ms-attestation-type",value=="sevsnpvm"]=>permit();};';
+    expect((await evaluate(request(0x3001fn), text)).exit).toBe(EXIT.ok);
+    const debuggable = await evaluate(request(0xb001fn), GOOD, "--json");
+    expect(debuggable.exit).toBe(EXIT.refused);
+    expect(JSON.parse(debuggable.stdout)).toMatchObject({ permitted: false, decidedBy: { line: 5 }, input: { claims: 21, notes: [expect.any(String)] } });
+    for (const bad of ['{"report": "e30"}', '{"report": "e30", "nonce": "1"}', '{"report": "!"}']) {
+      expect(await evaluate(bad)).toMatchObject({ exit: EXIT.failed, stderr: expect.stringContaining("ERR_ATTESTATION_REQUEST") as string });
+    }
+  });
+
   it("takes claims one by one, of any issuer", async () => {
     const text = 'version=1.0;authorizationrules{[type=="a", issuer=="CustomClaim", value==1] => permit();};';
     expect((await evaluate('[{"type":"a","value":1,"issuer":"CustomClaim"}]', text)).exit).toBe(EXIT.ok);
@@ -244,7 +277,7 @@ describe("the flags of get, set and reset", () => {
   });
 
   it.each<[string, readonly string[], number, string]>([
-    ["no endpoint", ["get"], EXIT.usage, "--endpoint"],
+    ["no endpoint, and no laptop", ["get"], EXIT.usage, "no --endpoint is given, and no laptop services run"],
     ["http", ["get", "--endpoint", "http://attest.test"], EXIT.usage, "is not the https URL of a service"],
     ["no URL", ["get", "--endpoint", "attest.test"], EXIT.usage, "is not the https URL of a service"],
     ["a user in the URL", ["get", "--endpoint", "https://user@attest.test"], EXIT.usage, "is not the https URL of a service"],
@@ -252,9 +285,13 @@ describe("the flags of get, set and reset", () => {
     ["a key without certificate", ["set", "p.txt", ...endpoint, "--key", "key.pem"], EXIT.usage, "--key is given without --cert"],
     ["a certificate without key", ["reset", ...endpoint, "--cert", "key.pem"], EXIT.usage, "--cert is given without --key"],
     ["a key that is none", ["reset", ...endpoint, "--key", "p.txt", "--cert", "p.txt"], EXIT.failed, "holds no private key"],
+    ["an authority file that is empty", ["get", ...endpoint, "--ca", "empty"], EXIT.failed, "empty holds no certificate"],
+    ["an authority file with a key", ["get", ...endpoint, "--ca", "key.pem"], EXIT.failed, "key.pem holds no certificate"],
+    ["a certificate that is none", ["reset", ...endpoint, "--key", "key.pem", "--cert", "empty"], EXIT.failed, "empty holds no certificate"],
+    ["the laptop's name while it is not up", ["get", "--endpoint", "https://attest.sealpod.internal:8443"], EXIT.failed, "sealpod up -d"],
     ["a bad policy", ["set", "bad.txt", ...endpoint], EXIT.failed, "bad.txt:4:6:"],
   ])("%s", async (_, argv, exit, message) => {
-    const ran = await policy({ "p.txt": GOOD, "bad.txt": BAD, token: "line one\nsecret two", "key.pem": privateKey }, ...argv);
+    const ran = await policy({ "p.txt": GOOD, "bad.txt": BAD, empty: "", token: "line one\nsecret two", "key.pem": privateKey }, ...argv);
     expect(ran.exit).toBe(exit);
     expect(ran.stderr).toContain(message);
     expect(ran.stderr).not.toContain("secret");

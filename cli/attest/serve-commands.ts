@@ -23,6 +23,7 @@ export function addAttestServeVerbs(verb: DeclareVerb): void {
     .addHelpText(
       "after",
       `
-The log goes to standard error, one JSON object per line. SIGTERM and Ctrl-C stop with grace, twice at once. As a daemon: node verifier/attestation/main.ts --config FILE.`,
+The log goes to standard error, one JSON object per line. SIGTERM and Ctrl-C stop with grace, twice at once. SIGHUP reads the TLS files again; on a terminal it ends the service.
+As a daemon: node verifier/attestation/main.ts --config FILE.`,
     );
 }

@@ -1,12 +1,13 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { get } from "node:https";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { encodePem, generateKey, issueCertificate, OID, subjectAltName } from "@sealpod/pki";
 import { SecurityProcessor } from "@sealpod/psp";
 
 const MAIN = join(import.meta.dirname, "..", "main.ts");
@@ -53,6 +54,22 @@ async function fetchJson(url: string, headers: Readonly<Record<string, string>> 
   const chunks: Buffer[] = [];
   for await (const chunk of response) chunks.push(chunk as Buffer);
   return { status: response.statusCode ?? 0, body: JSON.parse(Buffer.concat(chunks).toString()) as unknown };
+}
+
+/** Certificate for localhost and its key, PEM. */
+async function selfSigned(): Promise<readonly [string, string]> {
+  const key = await generateKey("p256");
+  const { der } = issueCertificate({
+    subject: [{ type: OID.commonName, value: "renewed" }],
+    subjectKey: key,
+    issuer: { key },
+    signatureAlgorithm: "ecdsa-sha256",
+    serial: 9n,
+    notBefore: Date.now() - 60_000,
+    notAfter: Date.now() + 30 * 86_400_000,
+    extensions: [subjectAltName({ kind: "dns", value: "localhost" })],
+  });
+  return [encodePem("CERTIFICATE", der), key.export({ type: "pkcs8", format: "pem" }) as string];
 }
 
 async function freePort(): Promise<number> {
@@ -116,6 +133,38 @@ describe("sealpod attest serve", () => {
     expect(result.stderr).toMatch(message);
     expect(result.code).toBe(code);
     expect(result.stdout).toBe("");
+  });
+
+  it("reads a new TLS certificate on SIGHUP, and goes on", async () => {
+    const port = await freePort();
+    const args = ["--dev", "dev", "--listen", `127.0.0.1:${port}`];
+    const child = spawn(process.execPath, [MAIN, "attest", "serve", ...args], { stdio: ["ignore", "pipe", "pipe"], cwd: directory });
+    const exited = once(child, "exit");
+    let log = "";
+    const said = async (stream: "stdout" | "stderr", mark: string): Promise<void> =>
+      new Promise((resolve, reject) => {
+        child[stream].setEncoding("utf8").on("data", (text: string) => {
+          log += text;
+          if (log.includes(mark)) resolve();
+        });
+        child.on("exit", (code, signal) => reject(new Error(`ended with ${code ?? signal} before it said ${mark}`)));
+      });
+    try {
+      await said("stdout", "Ctrl-C ends it.");
+      const before = readFileSync(join(directory, "dev/tls.crt"), "utf8");
+      const [newCert, newKey] = await selfSigned();
+      writeFileSync(join(directory, "dev/tls.key"), newKey);
+      writeFileSync(join(directory, "dev/tls.crt"), newCert);
+      expect(newCert).not.toBe(before);
+      const loaded = said("stderr", "TLS certificate loaded");
+      child.kill("SIGHUP");
+      await loaded;
+      // Trusts the new one alone.
+      expect((await fetchJson(`https://localhost:${port}/certs`)).status).toBe(200);
+    } finally {
+      child.kill("SIGTERM");
+      expect(await exited).toEqual([0, null]);
+    }
   });
 
   it("prints every key, and a configuration to start from", async () => {

@@ -1,15 +1,21 @@
-import { decodeUtf8, encodeJson, isSealpodError, messageOf, type JsonObject } from "@sealpod/core";
+import { decodeUtf8, encodeJson, isSealpodError, messageOf, type JsonObject, type JsonValue } from "@sealpod/core";
 import { decodeAttestationToken, parseJwks, TOKEN_CHECKS, verifyAttestationToken, type TokenKeys } from "@sealpod/attestation";
+import { HOST_VMPL } from "@sealpod/snp";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import { readText } from "../workspace.ts";
+import { openService } from "./policy-options.ts";
+import { guestSentences } from "./verify-output.ts";
 import type { TokenInput } from "./verify-input.ts";
 import type { CheckLine, VerifyFlags, VerifyOutcome } from "./verify-options.ts";
-import { checkClaims, readRequirements } from "./verify-requirements.ts";
-import { readTrust } from "./verify-trust.ts";
+import { checkClaims, debugClaim, readRequirements, type Requirements } from "./verify-requirements.ts";
+import { clockOf, trustedNames } from "./verify-trust.ts";
 
 /** The part of `fetch` that is used. */
 export type FetchKeys = (url: string, init: RequestInit) => Promise<Response>;
+
+/** Which root the evidence rests on, in tokens of Sealpod's service. */
+const ROOT_CLAIM = "x-sealpod-root";
 
 const MAX_KEYS = 1024 * 1024;
 const FETCH_TIMEOUT = 10_000;
@@ -21,7 +27,7 @@ const REPORT_FLAGS = {
   crl: "--crl",
   requireCrl: "--require-crl",
   policy: "--policy",
-  trust: "--trust",
+  certcache: "--certcache",
 } as const;
 
 /**
@@ -34,7 +40,8 @@ export async function verifyToken(input: TokenInput, flags: VerifyFlags, context
       throw new CliError("ERR_CLI_USAGE", `${name} is for reports, and this is a token`, { hint: "A token has the claims of its issuer alone." });
   }
   const requirements = await readRequirements(flags, context);
-  const { clock } = await readTrust({ ...(flags.at !== undefined && { at: flags.at }) }, context);
+  const clock = clockOf(flags, context);
+  const trusted = trustedNames(flags);
   const passed = new Map<string, string>();
   let claims: JsonObject | undefined;
   try {
@@ -55,12 +62,14 @@ export async function verifyToken(input: TokenInput, flags: VerifyFlags, context
       clock,
       observe: ({ name, found }) => passed.set(name, found),
     });
-    const required = checkClaims(verified.claims, requirements);
+    const root = checkRoot(verified.claims, trusted);
+    const required = [root, ...checkClaims(verified.claims, requirements)];
     const groups = [
       { title: "token", checks: tokenChecks(passed, undefined, "") },
       { title: "requirements", checks: required },
     ];
-    const common = { ...outcome(input, verified.claims, groups), fieldsVerified: true, root: verified.issuer };
+    const emulated = verified.claims[ROOT_CLAIM] === "emulator";
+    const common = { ...outcome(input, verified.claims, groups), fieldsVerified: true, root: verified.issuer, emulated };
     const failed = required.filter((check) => check.outcome === "failed");
     const [first] = failed;
     if (first !== undefined) {
@@ -68,10 +77,10 @@ export async function verifyToken(input: TokenInput, flags: VerifyFlags, context
         ...common,
         verdict: "refused",
         meaning: `${first.name}: ${first.found}${failed.length === 1 ? "" : ` (and ${failed.length - 1} more)`}`,
-        hint: "The token is genuine, but its claims are not what was asked for.",
+        hint: `The token is genuine, but its claims are not what was asked for.${root.outcome === "failed" ? rootHint(verified.claims) : ""}`,
       };
     }
-    return { ...common, verdict: "verified", meaning: meaningOf(verified.issuer, verified.claims), hint: undefined };
+    return { ...common, verdict: "verified", meaning: meaningOf(verified.issuer, verified.claims, flags, requirements), hint: undefined };
   } catch (error) {
     const check = isSealpodError(error) ? error.details["check"] : undefined;
     // Other errors are about the command line and the files that it names.
@@ -93,6 +102,7 @@ function outcome(input: TokenInput, claims: JsonObject | undefined, groups: Veri
     fields: claims === undefined ? undefined : Object.entries(claims).map(([name, value]) => [name, typeof value === "string" ? value : encodeJson(value)]),
     fieldsVerified: false,
     root: undefined,
+    emulated: false,
     code: undefined,
   };
 }
@@ -105,15 +115,58 @@ function tokenChecks(passed: ReadonlyMap<string, string>, failed: string | undef
   });
 }
 
-function meaningOf(issuer: string, claims: JsonObject): string {
-  const root = claims["x-sealpod-root"];
-  const word = `under the keys that were given: ${printable(issuer)} vouches for these claims`;
-  return root === "emulator" ? `${word}, which are about EMULATED evidence: no hardware protection` : word;
+/** A root that a token names must be one that the caller named; AMD's is taken without a word. Azure's tokens name none: that service takes AMD's alone. */
+function checkRoot(claims: JsonObject, trusted: ReadonlySet<string>): CheckLine {
+  const found = claims[ROOT_CLAIM];
+  if (found === undefined) return { name: "root", outcome: "skipped", found: `no claim ${ROOT_CLAIM}: which roots are good is the issuer's word` };
+  if (typeof found === "string" && trusted.has(found)) return { name: "root", outcome: "passed", found: `the evidence rests on the root ${found}` };
+  const expected = [...trusted].join(" or ");
+  const kind = found === "amd" ? "" : ", which is not AMD's";
+  return { name: "root", outcome: "failed", found: `the evidence rests on the root ${shown(found)}${kind}; expected ${expected}` };
+}
+
+function rootHint(claims: JsonObject): string {
+  const found = claims[ROOT_CLAIM];
+  if (typeof found !== "string") return "";
+  if (found === "emulator") return " The EMULATED security processor protects nothing. To take its evidence all the same: --trust emulator";
+  return ` If you trust that root: --trust ${printable(found)}`;
+}
+
+/** A genuine token about somebody's guest is worth nothing yet: the sentence names what was not asked. */
+function meaningOf(issuer: string, claims: JsonObject, flags: VerifyFlags, { policy, runtimeData }: Requirements): string {
+  const open: string[] = [];
+  if (flags.issuer === undefined) open.push("whether this is the issuer that you mean (--issuer)");
+  if (policy.measurements === "any") open.push("which code was launched (--measurement)");
+  if (policy.hostData === "any") open.push("under which policy (--host-data)");
+  if (policy.reportData === "any" && runtimeData === undefined) open.push("for whom and when (--report-data, --runtime-data)");
+  if (claims["nonce"] !== undefined) open.push("whether the nonce is yours (compare it)");
+  const root = claims[ROOT_CLAIM];
+  const sentences = [
+    `under the keys that were given: ${printable(issuer)} vouches for these claims`,
+    ...(root === undefined || root === "amd" ? [] : [rootSentence(root)]),
+    ...guestSentences(policy.debug === "any" && debugClaim(claims) !== false, policy.vmpls !== "any" && claims["x-ms-sevsnpvm-vmpl"] === HOST_VMPL),
+    ...(open.length === 0 ? [] : [`Not asked: ${open.join("; ")}`]),
+  ];
+  return sentences.join(". ");
+}
+
+function rootSentence(root: JsonValue): string {
+  return root === "emulator"
+    ? "They are about EMULATED evidence: no hardware protection, and not hardware as AMD vouches for it"
+    : `They rest on the root ${shown(root)}: that is not hardware as AMD vouches for it`;
+}
+
+function shown(value: JsonValue): string {
+  return printable(encodeJson(value));
 }
 
 async function readKeys(flags: VerifyFlags, context: CliContext, fetch: FetchKeys): Promise<TokenKeys | undefined> {
-  const { jwks, issuer } = flags;
-  if (jwks !== undefined && !/^https?:\/\//i.test(jwks)) {
+  const { jwks, issuer, ca } = flags;
+  const isFile = jwks !== undefined && !/^https?:\/\//i.test(jwks);
+  if (ca !== undefined && (isFile || (jwks === undefined && issuer === undefined))) {
+    throw new CliError("ERR_CLI_USAGE", "--ca is for keys that are fetched", { hint: "Give --jwks URL or --issuer URL beside it, or leave it out." });
+  }
+  if (isFile) {
     const { text, name } = await readText(jwks, context);
     return parseJwks(text, name);
   }
@@ -124,7 +177,27 @@ async function readKeys(flags: VerifyFlags, context: CliContext, fetch: FetchKey
     // Keys that anyone on the way may have put there would verify anyone's token.
     throw new CliError("ERR_CLI_USAGE", `${url}: keys are fetched over https alone`);
   }
-  return parseJwks(await fetchText(url, context, fetch), url);
+  return parseJwks(ca === undefined ? await fetchText(url, context, fetch) : await fetchUnder(ca, url, context), url);
+}
+
+/** As `attest policy get --ca`: under this authority and no other. */
+async function fetchUnder(ca: string, url: string, context: CliContext): Promise<string> {
+  // No state directory: a running laptop would be asked for an owner's token, which keys do not need.
+  const service = { endpoint: new URL(url).origin, type: "", apiVersion: "", ca, state: "/dev/null" };
+  const { fetch } = await openService(service, context);
+  const fail = (problem: string, cause?: unknown): CliError =>
+    new CliError("ERR_CLI_FILE", `the keys at ${url} cannot be fetched: ${problem}`, {
+      cause,
+      hint: `Check the name, and that ${ca} is the authority of the server's certificate; or save the keys and give the file with --jwks.`,
+    });
+  let answer: Awaited<ReturnType<typeof fetch>>;
+  try {
+    answer = await fetch(url, { method: "GET", headers: { accept: "application/json" } });
+  } catch (cause) {
+    throw fail(messageOf(cause), cause);
+  }
+  if (answer.status !== 200) throw fail(`the answer is ${answer.status}`);
+  return answer.text;
 }
 
 async function fetchText(url: string, context: CliContext, fetch: FetchKeys): Promise<string> {

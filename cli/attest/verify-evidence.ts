@@ -15,6 +15,7 @@ import {
   parseTcb,
   productOfReport,
   selectCertificateChain,
+  signingKeyOf,
   verifyReport,
   type GuestPolicy,
   type ProductName,
@@ -23,8 +24,10 @@ import {
 } from "@sealpod/snp";
 import type { CliContext } from "../context.ts";
 import { readBytes } from "../workspace.ts";
+import { type CachedCertificates, readCertcache } from "./verify-certcache.ts";
 import { recogniseCertificates, type ReportInput } from "./verify-input.ts";
 import type { CheckGroup, CheckLine, VerifyFlags, VerifyOutcome } from "./verify-options.ts";
+import { guestSentences } from "./verify-output.ts";
 import { readRequirements, reportDataOver, type Requirements } from "./verify-requirements.ts";
 import { readTrust, type Trust } from "./verify-trust.ts";
 
@@ -41,8 +44,11 @@ export async function verifyEvidence(input: ReportInput, flags: VerifyFlags, con
   const given = (await Promise.all((flags.certs ?? []).map(async (file) => recogniseCertificates(await readBytes(file, context), file)))).flat();
   const endorsements = await readEndorsements(input, flags, context);
 
-  const genuine = verifyGenuine(input, given, trust);
+  const cached = [...given, ...input.certificates].some(isEndorsementKey) ? undefined : await readCertcache(input.report, flags, trust, context);
+  const genuine = verifyGenuine(input, given, cached, trust);
   const groups: CheckGroup[] = [{ title: "evidence", checks: genuine.checks }];
+  if (cached !== undefined && cached.certificates.length > 0)
+    groups.unshift({ title: "certificates", checks: [{ name: "certcache", outcome: "passed", found: cached.found }] });
   const { report, verified } = genuine;
   const fields = report === undefined ? undefined : reportFields(report, verified?.product);
   if (verified === undefined) {
@@ -56,6 +62,7 @@ export async function verifyEvidence(input: ReportInput, flags: VerifyFlags, con
       fieldsVerified: false,
       meaning: genuine.problem,
       root: undefined,
+      emulated: false,
       hint: genuine.hint,
       code: error?.code,
     };
@@ -69,10 +76,18 @@ export async function verifyEvidence(input: ReportInput, flags: VerifyFlags, con
     if (outcome === "any") return [];
     return [{ name: check, outcome: outcome === "met" ? "passed" : "failed", found: outcome === "met" ? found : `found ${found}, expected ${required}` }];
   });
-  groups.push({ title: "requirements", checks: stated });
+  groups.push({ title: "requirements", checks: [...stated, ...hostCheck(verified, requirements)] });
 
   const failed = groups.flatMap(({ checks }) => checks).filter(({ outcome }) => outcome === "failed");
-  const common = { form: input.form, groups, fields, fieldsVerified: true, root: verified.root.name, code: undefined };
+  const common = {
+    form: input.form,
+    groups,
+    fields,
+    fieldsVerified: true,
+    root: verified.root.name,
+    emulated: verified.root.name === "emulator",
+    code: undefined,
+  };
   const [first] = failed;
   if (first !== undefined) {
     const others = failed.length === 1 ? "" : ` (and ${failed.length - 1} more)`;
@@ -83,7 +98,7 @@ export async function verifyEvidence(input: ReportInput, flags: VerifyFlags, con
       hint: "The report is genuine, but it is not what was asked for.",
     };
   }
-  return { ...common, verdict: "verified", meaning: meaningOf(verified, requirements, bound, endorsed), hint: undefined };
+  return { ...common, verdict: "verified", meaning: meaningOf(verified, requirements, flags, bound, endorsed), hint: undefined };
 }
 
 interface Genuine {
@@ -96,21 +111,21 @@ interface Genuine {
 }
 
 /** All checks of the evidence itself, in their order: those that passed, the one that did not, and those that were not reached. */
-function verifyGenuine(input: ReportInput, given: readonly Certificate[], trust: Trust): Genuine {
+function verifyGenuine(input: ReportInput, given: readonly Certificate[], cached: CachedCertificates | undefined, trust: Trust): Genuine {
   const passed = new Map<string, string>();
   let report: Report | undefined;
   let pool: readonly Certificate[] = [];
   try {
     report = parseReport(input.report);
-    pool = certificatePool(given, input.certificates, report);
+    pool = certificatePool(given, [...input.certificates, ...(cached?.certificates ?? [])], report);
     if (!pool.some(isEndorsementKey)) {
-      const problem = `no certificate of the chip (VCEK or VLEK) came with the report${pool.length === 0 ? "" : ` among the ${pool.length} that did`}: nothing vouches for it`;
+      const problem = `no certificate of the chip (VCEK or VLEK) came with the report${pool.length === 0 ? "" : ` among the ${pool.length} that did`}: nothing vouches for it${cached === undefined ? "" : `; ${cached.found}`}`;
       passed.set("structure", `report of version ${report.version}, ${input.report.length} bytes`);
       return { checks: genuineChecks(passed, "chain", problem, trust), report, verified: undefined, error: undefined, problem, hint: CERTIFICATE_HINT };
     }
     const verified = verifyReport({
       report: input.report,
-      certificates: selectCertificateChain(pool),
+      certificates: selectCertificateChain(pool, signingKeyOf(input.report)),
       roots: trust.roots,
       clock: trust.clock,
       ...(trust.revocation !== undefined && { revocation: trust.revocation }),
@@ -127,7 +142,7 @@ function verifyGenuine(input: ReportInput, given: readonly Certificate[], trust:
       verified: undefined,
       error,
       problem: error.message,
-      hint: hintOf(error, pool),
+      hint: hintOf(error, pool, trust),
     };
   }
 }
@@ -143,7 +158,10 @@ function genuineChecks(passed: ReadonlyMap<string, string>, failed: string | und
   });
 }
 
-function hintOf(error: SealpodError, pool: readonly Certificate[]): string | undefined {
+function hintOf(error: SealpodError, pool: readonly Certificate[], { revocation }: Trust): string | undefined {
+  // Without a list of the issuer that is all that there is to do; one that is out of date has a hint of its own.
+  if (error.code === "ERR_SNP_REVOCATION" && revocation?.missing === "refuse" && /: no (revocation list|CRL) of /.test(error.message))
+    return "Leave out --require-crl, or give the revocation list with --crl FILE. `sealpod certcache fetch --product NAME` gets it from AMD.";
   if (error.code === "ERR_SNP_ROOT" && pool.some((certificate) => /emulat/i.test(nameAttribute(certificate.subject, OID.commonName) ?? ""))) {
     return "This is evidence of the EMULATED security processor, which protects nothing. To try it all the same, name its root: --trust emulator=ark.pem";
   }
@@ -152,14 +170,17 @@ function hintOf(error: SealpodError, pool: readonly Certificate[]): string | und
 }
 
 /**
- * The certificates to choose the chain from, those of the command line first. Of several chips' certificates the one for the report's chip and TCB stays: a choice, no check.
+ * The certificates to choose the chain from, those of the command line first. Of several, the one of the kind of key that signed the report, and among those the one for its chip and TCB,
+ * stays: a choice, no check.
  * If none is, those of the command line count, so that what is wrong with the one that was named is what is said.
  */
 function certificatePool(given: readonly Certificate[], embedded: readonly Certificate[], report: Report): readonly Certificate[] {
   const pool = new Map([...embedded, ...given].map((certificate) => [toHex(sha256(certificate.der)), certificate]));
   const authorities = [...pool.values()].filter((certificate) => !isEndorsementKey(certificate));
   const keys = [...given.filter(isEndorsementKey), ...embedded.filter(isEndorsementKey)];
-  const own = keys.find((certificate) => isFor(certificate, report)) ?? keys[0];
+  const wanted = keys.filter(({ extensions }) => (extensions.has(AMD_OID.cspId) ? "vlek" : "vcek") === report.keyInfo.signingKey);
+  const candidates = wanted.length > 0 ? wanted : keys;
+  const own = candidates.find((certificate) => isFor(certificate, report)) ?? candidates[0];
   return own === undefined ? authorities : [own, ...authorities];
 }
 
@@ -232,14 +253,31 @@ function checkBoundData(input: ReportInput, requirements: Requirements, { report
   return lines;
 }
 
-/** A genuine report of somebody's guest is worth nothing yet: the sentence names what was not asked. */
-function meaningOf({ root, product }: VerifiedReport, { policy }: Requirements, bound: readonly CheckLine[], endorsed: readonly CheckLine[]): string {
+/** Who asks for "any" VMPL means the guest's: a report that the host asked for must be named. */
+function hostCheck({ report }: VerifiedReport, { policy }: Requirements): readonly CheckLine[] {
+  if (policy.vmpls !== "any" || report.vmpl !== HOST_VMPL) return [];
+  const found = `found the host (VMPL 0xffffffff), which "any" does not name; expected a VMPL of the guest, or ${HOST_VMPL} among the policy's vmpls (--vmpl host)`;
+  return [{ name: "vmpls", outcome: "failed", found }];
+}
+
+/** A genuine report of somebody's guest is worth nothing yet: the sentence names what was not asked, and what must not be missed. */
+function meaningOf(
+  { root, product, report }: VerifiedReport,
+  { policy }: Requirements,
+  flags: VerifyFlags,
+  bound: readonly CheckLine[],
+  endorsed: readonly CheckLine[],
+): string {
   const open: string[] = [];
   if (policy.measurements === "any" && policy.idKeyDigests === "any" && !endorsed.some(({ outcome }) => outcome === "passed"))
     open.push("which code was launched (--measurement, --endorsement)");
   if (policy.hostData === "any" && !bound.some(({ name }) => name === "init-time data")) open.push("under which policy (--host-data)");
   if (policy.reportData === "any" && !bound.some(({ name }) => name !== "init-time data")) open.push("for whom and when (--report-data, --runtime-data)");
-  const rest = open.length === 0 ? "" : `. Not asked: ${open.join("; ")}`;
+  // --allow-debug is an answer, "any" in a policy may be a template's.
+  if (policy.debug === "any" && flags.policy !== undefined) open.push('whether the host may debug the guest ("debug" of the policy)');
+  if (policy.vmpls === "any") open.push('from which VMPL ("vmpls" of the policy)');
+  const seen = guestSentences(policy.debug === "any" && parseGuestPolicy(report.policy).debugAllowed, report.vmpl === HOST_VMPL);
+  const rest = [...seen, ...(open.length === 0 ? [] : [`Not asked: ${open.join("; ")}`])].map((sentence) => `. ${sentence}`).join("");
   if (root.name === "amd") return `under AMD's root: a genuine ${product} processor with SEV-SNP signed this report, and it meets the requirements${rest}`;
   return `under the EMULATOR's root: no hardware protection. The report meets the requirements${rest}`;
 }

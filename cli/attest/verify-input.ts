@@ -47,7 +47,8 @@ export function recogniseEvidence(bytes: Uint8Array, name: string): ReportInput 
 }
 
 function recogniseBinary(bytes: Uint8Array): ReportInput | undefined {
-  if (bytes.length === REPORT_SIZE) return bareReport("attestation report, raw", bytes);
+  // A report has zero bytes, in its version already; a token may happen to be as long.
+  if (bytes.length === REPORT_SIZE && textOf(bytes) === undefined) return bareReport("attestation report, raw", bytes);
   if (bytes.length >= HCL_HEADER + REPORT_SIZE && Buffer.from(bytes.subarray(0, 4)).toString("latin1") === HCL_MAGIC) {
     return bareReport("HCL blob of an Azure confidential VM, report at 0x20", bytes.slice(HCL_HEADER, HCL_HEADER + REPORT_SIZE));
   }

@@ -16,6 +16,10 @@ export interface VerifyFlags {
   readonly allowDebug?: boolean;
   readonly jwks?: string;
   readonly issuer?: string;
+  readonly ca?: string;
+  /** A directory, or "off". */
+  readonly certcache?: string;
+  readonly printPolicy?: boolean;
 }
 
 /** How a check came out. `skipped`: nobody asked for it, or it was not reached. */
@@ -50,6 +54,8 @@ export interface VerifyOutcome {
   readonly meaning: string;
   /** The name of the root, or the issuer of the token, that the verdict rests on. */
   readonly root: string | undefined;
+  /** The evidence is the emulator's: as a verified chain says, or a verified token. */
+  readonly emulated: boolean;
   readonly hint: string | undefined;
   /** Code of the error that decided; undefined if a requirement of the command line did, or nothing failed. */
   readonly code: string | undefined;

@@ -25,16 +25,28 @@ export function formatOutcome(outcome: VerifyOutcome, file: string): string {
   return `${lines.join("\n")}\n`;
 }
 
+/**
+ * What must not be missed about a guest that was let through.
+ * @param debuggable the caller allowed debugging, and the guest does not forbid it
+ * @param forHost the caller allowed reports of the host, and this is one
+ */
+export function guestSentences(debuggable: boolean, forHost: boolean): readonly string[] {
+  return [
+    ...(debuggable ? ["DEBUGGING is not forbidden: the host may read this guest's memory"] : []),
+    ...(forHost ? ["The HOST asked for this report: it says nothing of what the guest wants"] : []),
+  ];
+}
+
 /** The same as one JSON document. */
 export function outcomeJson(outcome: VerifyOutcome, file: string): string {
-  const { form, verdict, meaning, root, hint, code, groups, fields, fieldsVerified } = outcome;
+  const { form, verdict, meaning, root, emulated, hint, code, groups, fields, fieldsVerified } = outcome;
   const document = {
     file,
     form,
     verdict,
     meaning,
     root: root ?? null,
-    emulated: root === "emulator",
+    emulated,
     ...(code !== undefined && { code }),
     ...(hint !== undefined && { hint }),
     checks: groups.flatMap(({ title, checks }) => checks.map((check) => ({ group: title, ...check }))),

@@ -1,8 +1,9 @@
 import { concatBytes, decodeUtf8, fromHex, isSealpodError, sha256, toHex, type JsonObject } from "@sealpod/core";
-import { anyReportPolicy, parseReportPolicy, PRODUCT_NAMES, type MinimumTcb, type ReportPolicy, type TcbComponent } from "@sealpod/snp";
+import { anyReportPolicy, HOST_VMPL, parseReportPolicy, PRODUCT_NAMES, type MinimumTcb, type ReportPolicy, type TcbComponent } from "@sealpod/snp";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import { readBytes, readText } from "../workspace.ts";
+import { withoutPrefix } from "./measure-input.ts";
 import type { CheckLine, VerifyFlags } from "./verify-options.ts";
 
 /** What the command line asks of evidence, besides that it is genuine. */
@@ -16,17 +17,25 @@ const GUEST_VMPLS: readonly number[] = [0, 1, 2, 3];
 const COMPONENTS: readonly TcbComponent[] = ["fmc", "bootloader", "tee", "snp", "microcode"];
 
 /**
+ * What the flags for single fields ask, without what holds when nothing is asked.
+ * @throws {CliError} ERR_CLI_USAGE, ERR_CLI_FILE
+ */
+export async function readStated(flags: VerifyFlags, context: CliContext): Promise<Partial<ReportPolicy>> {
+  return {
+    ...(flags.hostData !== undefined && { hostData: await hostData(flags.hostData, context) }),
+    ...(flags.reportData !== undefined && { reportData: await reportData("--report-data", flags.reportData, context) }),
+    ...(flags.measurement !== undefined && { measurements: flags.measurement.map((text) => hexOf("--measurement", text, 48)) }),
+    ...(flags.vmpl !== undefined && { vmpls: flags.vmpl.map(parseReportVmpl) }),
+    ...(flags.minTcb !== undefined && { minimumTcb: minimumTcb(flags.minTcb) }),
+  };
+}
+
+/**
  * Reads the requirements of the command line. Without a policy document two are always there: no debugging, and a report that the guest asked for, not the host.
  * @throws {CliError} ERR_CLI_USAGE, ERR_CLI_FILE, and the errors of a policy document
  */
 export async function readRequirements(flags: VerifyFlags, context: CliContext): Promise<Requirements> {
-  const stated: Partial<ReportPolicy> = {
-    ...(flags.hostData !== undefined && { hostData: await hostData(flags.hostData, context) }),
-    ...(flags.reportData !== undefined && { reportData: await reportData("--report-data", flags.reportData, context) }),
-    ...(flags.measurement !== undefined && { measurements: flags.measurement.map((text) => hexOf("--measurement", text, 48)) }),
-    ...(flags.vmpl !== undefined && { vmpls: flags.vmpl.map(parseVmpl) }),
-    ...(flags.minTcb !== undefined && { minimumTcb: minimumTcb(flags.minTcb) }),
-  };
+  const stated = await readStated(flags, context);
   if (flags.reportData !== undefined && flags.runtimeData !== undefined) throw usage("--report-data and --runtime-data both say what REPORT_DATA must be");
   const runtimeData = flags.runtimeData === undefined ? undefined : await readBytes(flags.runtimeData, context);
   if (flags.policy === undefined) {
@@ -76,6 +85,13 @@ export function parseVmpl(text: string): number {
   return Number(text);
 }
 
+/** The VMPL of a report: also that of a report that the host asked for, if somebody names it. */
+function parseReportVmpl(text: string): number {
+  if (/^(host|0xffffffff|4294967295)$/i.test(text)) return HOST_VMPL;
+  if (/^[0-3]$/.test(text)) return Number(text);
+  throw usage(`--vmpl ${text}: expected 0, 1, 2 or 3, or host for a report that the host asked for (0xffffffff)`);
+}
+
 /** The same levels for each product; FMC exists from Turin on, so who asks for it asks for such a product. */
 function minimumTcb(text: string): ReportPolicy["minimumTcb"] {
   const minimum: Partial<Record<TcbComponent, number>> = {};
@@ -111,6 +127,12 @@ const TCB_CLAIMS: Readonly<Record<TcbComponent, string | undefined>> = {
   snp: "x-ms-sevsnpvm-snpfw-svn",
   microcode: "x-ms-sevsnpvm-microcode-svn",
 };
+
+/** What the claim about debugging says: whether the host may read the guest's memory. Anything but true and false is no answer. */
+export function debugClaim(claims: JsonObject): boolean | undefined {
+  const value = claims[CLAIM.debug];
+  return typeof value === "boolean" ? value : undefined;
+}
 
 /** Holds the claims of a token against the requirements of the flags. A claim that is missing meets none. */
 export function checkClaims(claims: JsonObject, { policy, runtimeData }: Requirements): readonly CheckLine[] {
@@ -154,11 +176,13 @@ export function checkClaims(claims: JsonObject, { policy, runtimeData }: Require
   return lines;
 }
 
-function hexOf(what: string, text: string, length?: number): Uint8Array {
+/** Hex digits, with or without the 0x that other tools print before them. */
+function hexOf(what: string, given: string, length?: number): Uint8Array {
+  const text = withoutPrefix(given);
   const expected = length === undefined ? "hex digits" : `${length * 2} hex digits`;
   if (!/^([0-9a-fA-F]{2})*$/.test(text) || (length !== undefined && text.length !== length * 2)) {
     throw usage(
-      `${what}: ${JSON.stringify(text.slice(0, 40))}${text.length > 40 ? `… (${text.length} characters)` : ""} is not what was expected: ${expected}`,
+      `${what}: ${JSON.stringify(given.slice(0, 40))}${given.length > 40 ? `… (${given.length} characters)` : ""} is not what was expected: ${expected}`,
     );
   }
   return fromHex(text, what);

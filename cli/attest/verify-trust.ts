@@ -15,6 +15,9 @@ export interface Trust {
   readonly clock: Clock;
 }
 
+/** As attestation services have them in their configuration. */
+const ROOT_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+
 /**
  * Reads whom to trust. The emulator's root is taken only from a file that the caller names: never from the evidence.
  * @throws {CliError} ERR_CLI_USAGE, ERR_CLI_FILE, and the errors of the formats
@@ -25,12 +28,37 @@ export async function readTrust(flags: VerifyFlags, context: CliContext): Promis
     const file = /^emulator=(.+)$/s.exec(value)?.[1];
     if (value === "amd") roots.push(...AMD_ROOTS);
     else if (file !== undefined) roots.push(...(await emulatorRoots(file, context)));
-    else throw new CliError("ERR_CLI_USAGE", `--trust ${value}: expected amd, or emulator=FILE with the emulator's root certificate`);
+    else
+      throw new CliError("ERR_CLI_USAGE", `--trust ${value}: expected amd, or emulator=FILE with the emulator's root certificate`, {
+        hint: "A name alone is enough for tokens, whose issuer says which root the evidence rests on.",
+      });
   }
   const crls = await Promise.all((flags.crl ?? []).map(async (file) => parseCrl(crlBytes(await readBytes(file, context), file), file)));
   const revocation =
     crls.length === 0 && flags.requireCrl !== true ? undefined : { crls, missing: flags.requireCrl === true ? ("refuse" as const) : ("accept" as const) };
-  return { roots, revocation, clock: flags.at === undefined ? context.clock : fixedClock(flags.at) };
+  return { roots, revocation, clock: clockOf(flags, context) };
+}
+
+/**
+ * The time to judge by.
+ * @throws {CliError} ERR_CLI_USAGE
+ */
+export function clockOf({ at }: Pick<VerifyFlags, "at">, context: CliContext): Clock {
+  return at === undefined ? context.clock : fixedClock(at);
+}
+
+/**
+ * Names of the roots that a token's evidence may rest on: those that are named, else AMD's alone. A file is not read: the issuer held the evidence against its own.
+ * @throws {CliError} ERR_CLI_USAGE
+ */
+export function trustedNames({ trust = ["amd"] }: Pick<VerifyFlags, "trust">): ReadonlySet<string> {
+  return new Set(
+    trust.map((value) => {
+      const name = /^emulator=./s.test(value) ? "emulator" : value;
+      if (ROOT_NAME.test(name)) return name;
+      throw new CliError("ERR_CLI_USAGE", `--trust ${value.slice(0, 100)}: expected the name of a root, such as emulator, for a token`);
+    }),
+  );
 }
 
 /** The emulator plays any product with one key, so its root counts for each. */

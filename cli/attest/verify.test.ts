@@ -1,6 +1,6 @@
-import { sign } from "node:crypto";
+import { generateKeyPairSync, sign } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -18,9 +18,21 @@ import {
   toHex,
 } from "@sealpod/core";
 import { encodeBundle } from "@sealpod/certcache";
-import { encodeCertificatesPem, encodePem, issueCrl } from "@sealpod/pki";
+import { encodeCertificatesPem, encodePem, issueCertificate, issueCrl, OID } from "@sealpod/pki";
 import { type LaunchedGuest, serveTsm } from "@sealpod/psp";
-import { anyReportPolicy, CERTIFICATE_GUIDS, encodeCertificateTable, encodeReportPolicy, encodeThim, parseEndorsementKey, type Report } from "@sealpod/snp";
+import {
+  AMD_OID,
+  anyReportPolicy,
+  CERTIFICATE_GUIDS,
+  encodeCertificateTable,
+  encodeReportPolicy,
+  encodeThim,
+  encodeVcekExtensions,
+  parseEndorsementKey,
+  parseReport,
+  parseReportPolicy,
+  type Report,
+} from "@sealpod/snp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { EXIT, type CliContext } from "../context.ts";
 import { runCli } from "../program.ts";
@@ -48,7 +60,7 @@ afterAll(async () => {
 
 function contextOf(written: { stdout: string; stderr: string }, stdin: Content = ""): CliContext {
   return {
-    env: {},
+    env: { SEALPOD_HOME: join(directory, "state") },
     cwd: directory,
     stdin: (async function* () {
       yield typeof stdin === "string" ? new TextEncoder().encode(stdin) : stdin;
@@ -98,6 +110,15 @@ function bundle(): string {
     vceks: [other.chain.endorsementKey, endorsementKey].map((certificate) => ({ key: parseEndorsementKey(certificate), certificate })),
   });
 }
+
+/** A list of an authority that has nothing to do with these chips. */
+const OTHER_CRL = issueCrl({
+  issuer: { name: turin.chain.root.subject, key: turin.arkKey },
+  signatureAlgorithm: "rsa-pss-sha384",
+  thisUpdate: NOW - 2000,
+  nextUpdate: NOW + 1000,
+  revoked: [],
+}).der;
 
 const reportOf = (changes: Partial<Report> = {}): Uint8Array => milan.report(changes);
 const REPORT = reportOf();
@@ -188,6 +209,37 @@ describe("sealpod attest verify: what it recognises", () => {
     const flags = Object.keys(files).flatMap((name) => ["--certs", name]);
     const ran = await attest(["verify", "report.bin", ...flags, "--trust", "emulator=root"], { "report.bin": REPORT, root: ARK, ...files });
     expect(lastLines(ran)).toMatch(/^VERIFIED under the EMULATOR/);
+  });
+
+  it("the certificate of the kind of key that signed, where a host sends VCEK and VLEK together", async () => {
+    const { reportedTcb, chipId } = parseReport(REPORT);
+    const provider = new TextEncoder().encode("CN=cloud.example");
+    const vlek = issueCertificate({
+      subject: [{ type: OID.commonName, value: "EMULATED SEV-VLEK" }],
+      subjectKey: generateKeyPairSync("ec", { namedCurve: "secp384r1" }).privateKey,
+      issuer: { name: root.subject, key: milan.arkKey },
+      signatureAlgorithm: "rsa-pss-sha384",
+      serial: 9n,
+      notBefore: NOW - 1000,
+      notAfter: NOW + 1000,
+      extensions: [
+        ...encodeVcekExtensions({ productName: "Milan", product: "Milan", tcb: reportedTcb, hwId: chipId }).filter(({ oid }) => oid !== AMD_OID.hwId),
+        { oid: AMD_OID.cspId, critical: false, value: concatBytes(Uint8Array.of(0x16, provider.length), provider) },
+      ],
+    });
+    expect(parseEndorsementKey(vlek)).toMatchObject({ kind: "vlek", tcbBytes: reportedTcb });
+    const files = (certificates: readonly (typeof vlek)[]): Record<string, Content> => ({
+      "report.bin": REPORT,
+      "ark.pem": ARK,
+      both: encodeCertificatesPem(certificates),
+    });
+    for (const both of [
+      [vlek, endorsementKey, intermediate, root],
+      [endorsementKey, vlek, intermediate, root],
+    ])
+      expect(await attest(["verify", "report.bin", "--certs", "both", ...TRUST], files(both))).toMatchObject({ exit: EXIT.ok });
+    // One of the other kind alone is for the checks to refuse.
+    expect(lastLines(await attest(["verify", "report.bin", "--certs", "both", ...TRUST], files([vlek, root])))).toMatch(/^REFUSED/);
   });
 
   it("the certificate of the command line in place of the one that came with the evidence", async () => {
@@ -324,9 +376,10 @@ describe("sealpod attest verify: the checks of evidence", () => {
     ["an unsigned report", "key-kind", () => [reportOf({ keyInfo: { authorKeyEnabled: false, chipKeyMasked: false, signingKey: "none" } }), []]],
     ["a report of another product", "product", () => [turin.report(), []]],
     ["a list that is required and absent", "revocation", () => [REPORT, ["--require-crl"]]],
+    ["a list that is required and another's", "revocation", () => [REPORT, ["--require-crl", "--crl", "other.crl"]]],
   ])("name the one that fails for %s: %s", async (_name, check, make) => {
     const [report, flags] = make();
-    const ran = await verify(report, flags);
+    const ran = await verify(report, flags, { "other.crl": OTHER_CRL });
     expect(ran.exit).toBe(EXIT.refused);
     expect(mark(ran, check)).toBe("FAIL");
     expect(ran.stdout.match(/^ {2}FAIL/gm)).toHaveLength(1);
@@ -347,6 +400,11 @@ describe("sealpod attest verify: the checks of evidence", () => {
       expect([EXIT.failed, EXIT.refused], `byte ${at}`).toContain(exit);
       expect(stdout).not.toMatch(/^VERIFIED/m);
     }
+  });
+
+  it("say what to do about a list that is required and not there", async () => {
+    for (const flags of [["--require-crl"], ["--require-crl", "--crl", "other.crl"]])
+      expect(lastLines(await verify(REPORT, flags, { "other.crl": OTHER_CRL }))).toMatch(/to do: Leave out --require-crl, or give .* --crl/);
   });
 
   it("go by revocation lists", async () => {
@@ -417,6 +475,13 @@ describe("sealpod attest verify: requirements", () => {
     ["REPORT_DATA of a file with bytes", "reportData", REPORT, ["--report-data", "@data.bin"]],
     ["REPORT_DATA of a file with hex", "reportData", REPORT, ["--report-data", "@data.hex"]],
     ["the runtime data", "--runtime-data", BOUND, ["--runtime-data", "runtime.json"]],
+    ["HOST_DATA after 0x", "hostData", REPORT, ["--host-data", `0x${HEX("05", 32)}`]],
+    ["REPORT_DATA after 0x", "reportData", REPORT, ["--report-data", `0x${HEX("03", 64)}`]],
+    ["REPORT_DATA of a file with hex after 0x", "reportData", REPORT, ["--report-data", "@prefixed.hex"]],
+    ["a measurement after 0X", "measurements", REPORT, ["--measurement", `0X${HEX("04", 48)}`]],
+    ["a report for the host, if it is named", "vmpls", reportOf({ vmpl: 0xffff_ffff }), ["--vmpl", "host"]],
+    ["a report for the host, by its number", "vmpls", reportOf({ vmpl: 0xffff_ffff }), ["--vmpl", "0xFFFFFFFF"]],
+    ["a report for the host, if the policy names it", "vmpls", reportOf({ vmpl: 0xffff_ffff }), ["--policy", "host.json"]],
     ["one of two measurements", "measurements", REPORT, ["--measurement", HEX("99", 48), "--measurement", HEX("04", 48)]],
     ["one of two VMPLs", "vmpls", REPORT, ["--vmpl", "0", "--vmpl", "1"]],
     ["least levels", "minimumTcb", REPORT, ["--min-tcb", "bootloader=4,tee=0,snp=24,microcode=219"]],
@@ -426,6 +491,8 @@ describe("sealpod attest verify: requirements", () => {
       "policy.rego": POLICY_TEXT,
       "data.bin": new Uint8Array(64).fill(3),
       "data.hex": `${HEX("03", 64)}\n`,
+      "prefixed.hex": `0x${HEX("03", 64)}\n`,
+      "host.json": encodeReportPolicy({ ...anyReportPolicy(), vmpls: [0xffff_ffff] }),
       "runtime.json": RUNTIME,
       "policy.json": encodeReportPolicy({ ...anyReportPolicy(), debug: "forbidden" }),
     };
@@ -442,6 +509,7 @@ describe("sealpod attest verify: requirements", () => {
     ["other measurements", "measurements", REPORT, ["--measurement", HEX("05", 48)]],
     ["another VMPL", "vmpls", REPORT, ["--vmpl", "0"]],
     ["a report for the host", "vmpls", reportOf({ vmpl: 0xffff_ffff }), []],
+    ["a report for the host under a policy that does not name it", "vmpls", reportOf({ vmpl: 0xffff_ffff }), ["--policy", "any.json"]],
     ["a guest that may be debugged", "debug", reportOf({ policy: 0xb001fn }), []],
     ["levels that are too low", "minimumTcb", REPORT, ["--min-tcb", "snp=25"]],
     ["a product without FMC", "minimumTcb", REPORT, ["--min-tcb", "fmc=0"]],
@@ -474,6 +542,30 @@ describe("sealpod attest verify: requirements", () => {
     const ran = await verify(reportOf({ policy: 0xb001fn }), ["--allow-debug"]);
     expect(ran.exit).toBe(EXIT.ok);
     expect(ran.stdout).toContain("DEBUG ALLOWED");
+    expect(lastLines(ran)).toContain("the host may read this guest's memory");
+    const closed = await verify(REPORT, ["--allow-debug"]);
+    expect(closed.exit).toBe(EXIT.ok);
+    expect(lastLines(closed)).not.toContain("may read");
+  });
+
+  it("names debugging and the VMPL if a policy asks for neither", async () => {
+    const files = {
+      "any.json": encodeReportPolicy(anyReportPolicy()),
+      "usual.json": encodeReportPolicy({ ...anyReportPolicy(), debug: "forbidden", vmpls: [1] }),
+    };
+    const open = await verify(REPORT, ["--policy", "any.json"], files);
+    expect(lastLines(open)).toMatch(/Not asked: .*whether the host may debug the guest .*; from which VMPL/);
+    expect(lastLines(open)).not.toContain("may read");
+    const debuggable = await verify(reportOf({ policy: 0xb001fn }), ["--policy", "any.json"], files);
+    expect(debuggable.exit).toBe(EXIT.ok);
+    expect(lastLines(debuggable)).toContain("the host may read this guest's memory");
+    const usual = await verify(REPORT, ["--policy", "usual.json"], files);
+    expect(usual.exit).toBe(EXIT.ok);
+    expect(lastLines(usual)).not.toMatch(/debug|VMPL/);
+  });
+
+  it("says that the host asked for a report that was taken all the same", async () => {
+    expect(lastLines(await verify(reportOf({ vmpl: 0xffff_ffff }), ["--vmpl", "host"]))).toContain("The HOST asked for this report");
   });
 
   it("counts all that is not met", async () => {
@@ -505,7 +597,7 @@ describe("sealpod attest verify: requirements", () => {
 
   it.each<[string, readonly string[], RegExp]>([
     ["a short HOST_DATA", ["--host-data", "00"], /--host-data: "00" is not what was expected: 64 hex digits/],
-    ["a measurement with a prefix", ["--measurement", `0x${HEX("04", 47)}`], /96 hex digits/],
+    ["a measurement that is short behind its prefix", ["--measurement", `0x${HEX("04", 47)}`], /96 hex digits/],
     ["no REPORT_DATA", ["--report-data", ""], /0 bytes, expected 1 to 64/],
     ["too long a REPORT_DATA", ["--report-data", HEX("00", 65)], /65 bytes, expected 1 to 64/],
     ["a REPORT_DATA file of text", ["--report-data", "@ark.pem"], /hex digits/],
@@ -523,6 +615,7 @@ describe("sealpod attest verify: requirements", () => {
     ["two words on HOST_DATA", ["--host-data", HEX("05", 32), "--policy", "full.json"], /full\.json and the command line both state hostData/],
     ["two words on debugging", ["--allow-debug", "--policy", "full.json"], /both say whether debugging/],
     ["keys for a report", ["--jwks", "keys.json"], /--jwks is for tokens/],
+    ["an authority for a report", ["--ca", "ark.pem"], /--ca is for tokens/],
     ["an issuer for a report", ["--issuer", "https://maa.example"], /--issuer is for tokens/],
     ["an unknown flag", ["--measurements", "00"], /Did you mean --measurement/],
   ])("a usage error: %s", async (_name, flags, message) => {
@@ -545,6 +638,163 @@ describe("sealpod attest verify: requirements", () => {
         stderr: expect.stringContaining("self-signed certificates") as string,
       });
     }
+  });
+});
+
+describe("sealpod attest verify --print-policy", () => {
+  it("writes a document that --policy takes as it is", async () => {
+    const ran = await attest(["verify", "--print-policy"]);
+    expect(ran).toMatchObject({ exit: EXIT.ok, stderr: "" });
+    expect(parseReportPolicy(ran.stdout)).toEqual({ ...anyReportPolicy(), debug: "forbidden", vmpls: [0] });
+    const files = { "policy.json": ran.stdout };
+    expect((await verify(reportOf({ vmpl: 0 }), ["--policy", "policy.json"], files)).exit).toBe(EXIT.ok);
+    for (const report of [REPORT, reportOf({ vmpl: 0, policy: 0xb001fn })])
+      expect((await verify(report, ["--policy", "policy.json"], files)).exit).toBe(EXIT.refused);
+  });
+
+  it("fills in what a report says, which the report then meets and another does not", async () => {
+    for (const [report, processor] of [
+      [REPORT, milan],
+      [turin.report(), turin],
+    ] as const) {
+      const ran = await attest(["verify", "report.bin", "--print-policy"], { "report.bin": report });
+      expect(ran.exit).toBe(EXIT.ok);
+      expect(ran.stderr).toContain("nothing of it was verified");
+      const { product } = parseEndorsementKey(processor.chain.endorsementKey);
+      expect(parseReportPolicy(ran.stdout)).toMatchObject({
+        products: [product],
+        measurements: [new Uint8Array(48).fill(4)],
+        hostData: new Uint8Array(32).fill(5),
+        reportData: "any",
+        vmpls: [1],
+        debug: "forbidden",
+        minimumTcb: { [product]: { snp: 24 } },
+        minimumGuestSvn: 7,
+        idKeyDigests: [new Uint8Array(48).fill(6)],
+        authorKeyDigests: "any",
+      });
+      const chain = encodeCertificatesPem([processor.chain.endorsementKey, processor.chain.intermediate, processor.chain.root]);
+      const files = { "policy.json": ran.stdout, "chain.pem": chain, "ark.pem": encodeCertificatesPem([processor.chain.root]) };
+      expect((await verify(report, ["--policy", "policy.json"], files)).exit).toBe(EXIT.ok);
+      const changed = processor.report({ measurement: new Uint8Array(48) });
+      expect(mark(await verify(changed, ["--policy", "policy.json"], files), "measurements")).toBe("FAIL");
+    }
+  });
+
+  it("keeps what is usual where a report should not pass, and says so", async () => {
+    const ran = await attest(["verify", "report.bin", "--print-policy"], { "report.bin": reportOf({ vmpl: 0xffff_ffff, policy: 0xb001fn }) });
+    expect(parseReportPolicy(ran.stdout)).toMatchObject({ debug: "forbidden", vmpls: [0] });
+    expect(ran.stderr).toMatch(/allows debugging[\s\S]*the host asked for it/);
+  });
+
+  it("puts in what the flags say", async () => {
+    const flags = ["--host-data", "0a".repeat(32), "--vmpl", "2", "--allow-debug", "--runtime-data", "runtime.json"];
+    const ran = await attest(["verify", "report.bin", "--print-policy", ...flags], { "report.bin": REPORT, "runtime.json": RUNTIME });
+    expect(parseReportPolicy(ran.stdout)).toMatchObject({
+      hostData: new Uint8Array(32).fill(10),
+      vmpls: [2],
+      debug: "any",
+      reportData: concatBytes(sha256(RUNTIME), new Uint8Array(32)),
+      measurements: [new Uint8Array(48).fill(4)],
+    });
+  });
+
+  it.each<[string, readonly string[], number, RegExp]>([
+    ["a policy beside it", ["--print-policy", "--policy", "x"], EXIT.usage, /exclude each other/],
+    ["a token", ["token.jwt", "--print-policy"], EXIT.usage, /is for reports/],
+    ["a report that is none", ["odd", "--print-policy"], EXIT.failed, /no attestation evidence/],
+    ["no evidence without it", [], EXIT.usage, /missing argument 'file'/],
+  ])("refuses %s", async (_name, argv, exit, message) => {
+    const ran = await attest(["verify", ...argv], { "token.jwt": "aaaa.bbbb.cccc", odd: "?" });
+    expect(ran).toMatchObject({ exit, stdout: "" });
+    expect(ran.stderr).toMatch(message);
+  });
+});
+
+describe("sealpod attest verify: the certificate cache", () => {
+  const fill = async (name: string, processors: readonly (typeof milan)[], withAuthorities = true): Promise<string> => {
+    await attest(["verify", "absent"]);
+    const path = join(directory, name);
+    for (const { chain } of processors) {
+      const { hwId, tcb, product } = parseEndorsementKey(chain.endorsementKey);
+      const two = (level: number | undefined): string => String(level).padStart(2, "0");
+      const fmc = tcb.fmc === undefined ? "" : `_fmc${two(tcb.fmc)}`;
+      const folder = join(path, "vcek", toHex(hwId ?? new Uint8Array()));
+      await mkdir(folder, { recursive: true });
+      const file = `bl${two(tcb.bootloader)}_tee${two(tcb.tee)}_snp${two(tcb.snp)}_ucode${two(tcb.microcode)}${fmc}_vcek.der`;
+      await writeFile(join(folder, file), chain.endorsementKey.der);
+      await mkdir(join(path, "chain"), { recursive: true });
+      if (withAuthorities) await writeFile(join(path, "chain", `vcek_${product}.pem`), encodeCertificatesPem([chain.intermediate, chain.root]));
+    }
+    return path;
+  };
+  const alone = async (report: Uint8Array, flags: readonly string[], trust = ARK): Promise<Ran> =>
+    attest(["verify", "report.bin", ...TRUST, ...flags], { "report.bin": report, "ark.pem": trust });
+  const listing = async (path: string): Promise<readonly string[]> => (await readdir(path, { recursive: true })).toSorted();
+
+  it("gives the certificates that did not come with a report, says so, and is left as it was", async () => {
+    const path = await fill("cache-full", [milan, turin]);
+    // What a killed writer left long ago is not for a reader to remove.
+    await writeFile(join(path, "chain", ".vcek_Milan.pem.0123456789abcdef.tmp"), "half");
+    await utimes(join(path, "chain", ".vcek_Milan.pem.0123456789abcdef.tmp"), 1, 1);
+    const before = await listing(path);
+    const ran = await alone(REPORT, ["--certcache", path]);
+    expect(ran.exit).toBe(EXIT.ok);
+    expect(mark(ran, "certcache")).toBe("ok");
+    expect(ran.stdout).toContain(`from the certificate cache ${path}`);
+    expect(await listing(path)).toEqual(before);
+    expect((await alone(turin.report(), ["--certcache", path], encodeCertificatesPem([turin.chain.root]))).exit).toBe(EXIT.ok);
+  });
+
+  it("is that of the state directory if nothing is said, and none if told so", async () => {
+    const path = await fill("state/certcache", [milan]);
+    try {
+      const ran = await alone(REPORT, []);
+      expect(ran.exit).toBe(EXIT.ok);
+      expect(ran.stdout).toContain(`from the certificate cache ${path}`);
+      expect((await alone(REPORT, ["--certcache", "off"])).exit).toBe(EXIT.refused);
+    } finally {
+      await rm(path, { recursive: true });
+    }
+  });
+
+  it("is not looked into when certificates came with the report", async () => {
+    const path = await fill("cache-unasked", [milan]);
+    const ran = await verify(REPORT, ["--certcache", path]);
+    expect(ran.exit).toBe(EXIT.ok);
+    expect(ran.stdout).not.toContain("certcache");
+    const wrong = await attest(["verify", "report.bin", "--certs", "vcek", "--certcache", path, ...TRUST], {
+      "report.bin": REPORT,
+      vcek: other.chain.endorsementKey.der,
+    });
+    expect(wrong.exit).toBe(EXIT.refused);
+  });
+
+  it.each<[string, () => Promise<string>, Uint8Array, string, RegExp]>([
+    ["has another chip", async () => fill("cache-other", [other]), REPORT, ARK, /does not help: the certificate cache has no certificate/],
+    ["lacks the authorities", async () => fill("cache-bare", [milan], false), REPORT, ARK, /without the certificates of its authorities/],
+    [
+      "verifies under no root that is trusted",
+      async () => fill("cache-untrusted", [milan]),
+      REPORT,
+      encodeCertificatesPem([other.chain.root]),
+      /does not help/,
+    ],
+    ["cannot have one", async () => fill("cache-unsigned", [milan]), reportOf({ chipId: new Uint8Array(64) }), ARK, /chip id is all zero/],
+  ])("is no help if it %s, and says so", async (_name, make, report, trust, message) => {
+    const ran = await alone(report, ["--certcache", await make()], trust);
+    expect(ran.exit).toBe(EXIT.refused);
+    expect(mark(ran, "certcache")).toBe("absent");
+    expect(lastLines(ran)).toMatch(/^REFUSED: no certificate of the chip/);
+    expect(lastLines(ran)).toMatch(message);
+  });
+
+  it("must be there if it is named", async () => {
+    expect(await alone(REPORT, ["--certcache", "absent"])).toMatchObject({
+      exit: EXIT.failed,
+      stdout: "",
+      stderr: expect.stringContaining("--certcache absent") as string,
+    });
   });
 });
 
@@ -577,17 +827,85 @@ describe("sealpod attest verify: tokens", () => {
     const ran = await run(`${token()}\n`, ["--jwks", "keys.json", "--issuer", `${ISSUER}/`]);
     expect(ran.exit).toBe(EXIT.ok);
     for (const check of ["form", "algorithm", "key", "signature", "claims", "issuer", "time", "vmpls", "debug"]) expect(mark(ran, check), check).toBe("ok");
-    expect(lastLines(ran)).toBe(`VERIFIED under the keys that were given: ${ISSUER} vouches for these claims`);
+    expect(lastLines(ran)).toMatch(new RegExp(`^VERIFIED under the keys that were given: ${ISSUER} vouches for these claims\\. Not asked: `));
+  });
+
+  it("name what was not asked, and no more than that", async () => {
+    const open = lastLines(await run(token({ ...CLAIMS, nonce: "7" })));
+    for (const flag of ["--issuer", "--measurement", "--host-data", "--report-data, --runtime-data", "nonce"]) expect(open).toContain(flag);
+    const flags = ["--issuer", ISSUER, "--measurement", "04".repeat(48), "--host-data", "05".repeat(32), "--runtime-data", "runtime.json"];
+    expect(lastLines(await run(token(), ["--jwks", "keys.json", ...flags]))).toBe(
+      `VERIFIED under the keys that were given: ${ISSUER} vouches for these claims`,
+    );
+  });
+
+  it.each<[string, unknown, readonly string[]]>([
+    ["the emulator", "emulator", []],
+    ["the emulator, where AMD's is named", "emulator", ["--trust", "amd"]],
+    ["another root", "lab", []],
+    ["another root than the one that is named", "lab", ["--trust", "emulator"]],
+    ["AMD's, where another is named", "amd", ["--trust", "emulator"]],
+    ["AMD's in other letters", "AMD", []],
+    ["no text", ["amd"], []],
+    ["nothing", null, []],
+    ["the empty text", "", []],
+  ])("are refused that rest on %s", async (_name, root, flags) => {
+    const ran = await run(token({ ...CLAIMS, "x-sealpod-root": root }), ["--jwks", "keys.json", ...flags]);
+    expect(ran.exit).toBe(EXIT.refused);
+    expect(mark(ran, "root")).toBe("FAIL");
+    expect(lastLines(ran)).toMatch(/^REFUSED: root: the evidence rests on/);
+    expect(ran.stdout).not.toMatch(/^VERIFIED/m);
+  });
+
+  it.each<[string, readonly string[]]>([
+    ["emulator", ["--trust", "emulator"]],
+    ["emulator", ["--trust", "emulator=ark.pem"]],
+    ["lab", ["--trust", "amd", "--trust", "lab"]],
+  ])("that rest on %s are taken with %j, and said to be no hardware of AMD's", async (root, flags) => {
+    const text = token({ ...CLAIMS, "x-sealpod-root": root });
+    const ran = await run(text, ["--jwks", "keys.json", ...flags]);
+    expect(ran.exit).toBe(EXIT.ok);
+    expect(lastLines(ran)).toMatch(/not hardware as AMD vouches for it/);
+    expect(lastLines(ran).includes("EMULATED evidence: no hardware protection")).toBe(root === "emulator");
+    const json = JSON.parse((await run(text, ["--jwks", "keys.json", "--json", ...flags])).stdout) as unknown;
+    expect(json).toMatchObject({ verdict: "verified", emulated: root === "emulator" });
+  });
+
+  it.each([
+    [{ "x-sealpod-root": "amd" }, "ok"],
+    [{}, "--"],
+  ])("with %j need no name", async (claims, outcome) => {
+    const ran = await run(token({ ...CLAIMS, ...claims }));
+    expect(ran.exit).toBe(EXIT.ok);
+    expect(mark(ran, "root")).toBe(outcome);
+    expect(lastLines(ran)).not.toContain("not hardware");
+  });
+
+  it("say how to name a root that is refused", async () => {
+    expect(lastLines(await run(token({ ...CLAIMS, "x-sealpod-root": "lab" })))).toContain("--trust lab");
+    expect(await run(token(), ["--jwks", "keys.json", "--trust", "lab=ark.pem"])).toMatchObject({
+      exit: EXIT.usage,
+      stderr: expect.stringContaining("expected the name of a root") as string,
+    });
+  });
+
+  it("about a guest that may be debugged say so if that was allowed", async () => {
+    const debuggable = { ...CLAIMS, "x-ms-sevsnpvm-is-debuggable": true };
+    expect(lastLines(await run(token(debuggable), ["--jwks", "keys.json", "--allow-debug"]))).toContain("the host may read this guest's memory");
+    expect(lastLines(await run(token(), ["--jwks", "keys.json", "--allow-debug"]))).not.toContain("may read");
+  });
+
+  it("are tokens though they have as many bytes as a report", () => {
+    const text = ["a".repeat(390), "b".repeat(390), "c".repeat(402)].join(".");
+    expect(text).toHaveLength(REPORT.length);
+    expect(recogniseEvidence(new TextEncoder().encode(text), "token").kind).toBe("token");
+    expect(recogniseEvidence(REPORT, "report").kind).toBe("report");
   });
 
   it("are found in the answer of a service", async () => {
     expect((await run(JSON.stringify({ token: token() }))).stdout).toMatch(
       /^token\.jwt: answer of an attestation service with a token\n[\s\S]*\nVERIFIED under/,
     );
-  });
-
-  it("about the emulator are said to be so", async () => {
-    expect(lastLines(await run(token({ ...CLAIMS, "x-sealpod-root": "emulator" })))).toMatch(/EMULATED evidence: no hardware protection$/);
   });
 
   it("meet requirements by their claims", async () => {
@@ -661,13 +979,20 @@ describe("sealpod attest verify: tokens", () => {
   it.each([
     [["--certs", "keys.json"], "--certs"],
     [["--policy", "keys.json"], "--policy"],
-    [["--trust", "amd"], "--trust"],
+    [["--certcache", "off"], "--certcache"],
     [["--crl", "keys.json"], "--crl"],
     [["--require-crl"], "--require-crl"],
     [["--endorsement", "keys.json"], "--endorsement"],
   ])("do not take %j, which would be checked by nobody", async (flags, name) => {
     const ran = await run(token(), ["--jwks", "keys.json", ...flags]);
     expect(ran).toMatchObject({ exit: EXIT.usage, stdout: "", stderr: expect.stringContaining(`${name} is for reports`) as string });
+  });
+
+  it.each<readonly string[]>([
+    ["--jwks", "keys.json", "--ca", "keys.json"],
+    ["--ca", "keys.json"],
+  ])("fetch nothing with %j, so --ca has no use", async (...flags) => {
+    expect(await run(token(), flags)).toMatchObject({ exit: EXIT.usage, stderr: expect.stringContaining("--ca is for keys that are fetched") as string });
   });
 
   it("need keys over https", async () => {
@@ -758,12 +1083,34 @@ describe("sealpod attest report", () => {
     ["data that is no hex", ["--report-data", "xyz"], EXIT.usage, /hex digits/],
     ["a VMPL that there is not", ["--report-data", "00", "--vmpl", "9"], EXIT.usage, /expected 0, 1, 2 or 3/],
     ["a directory that there is not", ["--report-data", "00", "--source", "./absent"], EXIT.failed, /absent \(ENOENT\)/],
+    [
+      "a directory that nothing serves",
+      ["--report-data", "00", "--source", "."],
+      EXIT.failed,
+      /sealpod-verify-[^/ ]+ is no report interface[\s\S]*sealpod run/,
+    ],
   ])("refuses %s", async (_name, flags, exit, message) => {
     const ran = await attest(["report", ...flags]);
     expect(ran).toMatchObject({ exit, stdout: "" });
     expect(ran.stderr).toMatch(message);
   });
 });
+
+// Where a kernel gives reports there is nothing to say.
+describe.skipIf(existsSync("/sys/kernel/config/tsm/report") || existsSync("/dev/sev-guest") || existsSync("/run/sealpod"))(
+  "sealpod attest report on a machine without a source",
+  () => {
+    it("says how to get one, and names a pod that runs", async () => {
+      const none = await attest(["report", "--report-data", "00"]);
+      expect(none).toMatchObject({ exit: EXIT.failed, stdout: "" });
+      expect(none.stderr).toContain(`then --source ${join(directory, "state", "guests")}/ID/tsm/report`);
+      const [first, second] = ["1".repeat(32), "2".repeat(32)].map((id) => join(directory, "state", "guests", id));
+      for (const path of [second, first]) await mkdir(path ?? "", { recursive: true });
+      await mkdir(join(directory, "state", "guests", "0other"));
+      expect((await attest(["report", "--report-data", "00"])).stderr).toContain(`--source ${first}/tsm/report (or another of 2 `);
+    });
+  },
+);
 
 describe("sealpod attest", () => {
   it.each(["verify", "report"])("%s has help with examples", async (verb) => {

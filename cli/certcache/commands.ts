@@ -4,7 +4,7 @@ import type { DeclareVerb } from "../program.ts";
 
 const UPSTREAM_HELP = `
 Upstreams, asked in the order given: kds (AMD's own service, about one request in 10 s), kds=URL (another cache), azcache=HOST (Azure's cache), thim or thim=URL (this machine of
-Azure), none. The cache keeps what it was given for ever, and verifies it under AMD's roots before it is stored and each time it is read.`;
+Azure), none. The cache keeps what it was given for ever, and verifies it under the roots of --trust, AMD's if nothing is said, before it is stored and each time it is read.`;
 
 /** Declares `serve`, `fetch`, `export`, `import` and `list`. */
 export function addCertcacheVerbs(verb: DeclareVerb): void {
@@ -86,7 +86,12 @@ function withStore(command: Command): Command {
   return command
     .option("--dir <dir>", "directory of the cache (default: certcache in $SEALPOD_HOME or ~/.sealpod)")
     .option("--max-entries <number>", "most certificates that are kept; nothing is removed to make room", "65536")
-    .addOption(repeatable("--trust <root>", "amd, or emulator=FILE with the EMULATED root; repeatable (default: amd)"));
+    .addOption(
+      repeatable(
+        "--trust <root>",
+        "whose roots count: amd, or emulator=FILE with the EMULATED root; repeatable, and none but those named count (default: amd)",
+      ),
+    );
 }
 
 function withUpstream(command: Command): Command {

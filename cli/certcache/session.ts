@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { EndorsementStore, openUpstream, parseTrustRoot, parseUpstream, type Trust } from "@sealpod/certcache";
-import { jsonLogger, type Logger } from "@sealpod/core";
+import { jsonLogger, type LogFields, type Logger, type LogLevel } from "@sealpod/core";
 import {
   AMD_ROOTS,
   type EndorsementRequest,
@@ -14,6 +14,7 @@ import {
 } from "@sealpod/snp";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
+import { Progress } from "../progress.ts";
 import type { GlobalOptions } from "../program.ts";
 import { pathOf, readText, stateOf } from "../workspace.ts";
 
@@ -30,14 +31,63 @@ export interface UpstreamFlags {
   readonly spacing?: string;
 }
 
-/** A log on stderr: with --debug all of it, else what a person has to know. */
-export function loggerOf(options: GlobalOptions, context: CliContext, level: "info" | "warn"): Logger {
-  return jsonLogger(context.clock, (line) => context.stderr.write(line), options.debug === true ? "debug" : level, "certcache");
+/** The log of the service on stderr, JSON for who collects logs: with --debug all of it. */
+export function serviceLoggerOf(options: GlobalOptions, context: CliContext): Logger {
+  return jsonLogger(context.clock, (line) => context.stderr.write(line), options.debug === true ? "debug" : "info", "certcache");
 }
 
-/** Opens the store that the flags name. */
-export async function openStore(flags: StoreFlags & GlobalOptions, context: CliContext, logger: Logger): Promise<EndorsementStore> {
+/** Readable lines on stderr for who waits at a terminal: warnings and errors, with --debug all of it. */
+export function loggerOf(options: GlobalOptions, context: CliContext): Logger {
+  return {
+    log: (level, message, fields) => {
+      if (options.debug === true || level === "warn" || level === "error") context.stderr.write(`${lineOf(level, message, fields)}\n`);
+    },
+  };
+}
+
+/** `warning: message: this (path …)`; what others wrote must not move the cursor or paint the terminal. */
+function lineOf(level: LogLevel, message: string, { problem, ...rest }: LogFields = {}): string {
+  const details = Object.entries(rest).flatMap(([name, value]) => (value === undefined || value === null ? [] : [`${name} ${value}`]));
+  const text = `${message}${problem === undefined || problem === null ? "" : `: ${problem}`}${details.length === 0 ? "" : ` (${details.join(", ")})`}`;
+  // eslint-disable-next-line no-control-regex -- these are what is looked for
+  return `${level === "warn" ? "warning" : level}: ${text.replaceAll(/[\u0000-\u001f\u007f-\u009f]+/g, " ")}`;
+}
+
+/** How a command says what it is doing: a line of progress on a terminal, lines that stay with --debug, else nothing. */
+export function progressOf(options: GlobalOptions, context: CliContext): { readonly logger: Logger; show(text: string): void; clear(): void } {
+  const progress = new Progress(context);
+  const show = (text: string): void => {
+    if (options.debug === true) context.stderr.write(`${text}\n`);
+    else progress.show(text);
+  };
+  const clear = (): void => progress.clear();
+  const lines = loggerOf(options, context);
+  return {
+    show,
+    clear,
+    logger: {
+      log: (level, message, fields = {}) => {
+        const { waitMs, source, reason } = fields;
+        if (typeof waitMs === "number" && options.debug !== true) {
+          const why = typeof reason === "string" ? `${String(source)}: ${reason}; asked again` : "waiting for the service's turn: goes on";
+          progress.show(`${why} in ${Math.ceil(waitMs / 1000)} s`);
+          return;
+        }
+        if (level === "warn" || level === "error") clear();
+        lines.log(level, message, fields);
+      },
+    },
+  };
+}
+
+/**
+ * Opens the store that the flags name.
+ * @param missing see `StoreOptions` of `@sealpod/certcache`
+ * @throws {CertcacheError} ERR_CERTCACHE_STORE for what is no directory, {CliError} ERR_CLI_USAGE
+ */
+export async function openStore(flags: StoreFlags & GlobalOptions, context: CliContext, logger: Logger, missing: "make" | "refuse"): Promise<EndorsementStore> {
   return EndorsementStore.open({
+    missing,
     directory: flags.dir === undefined ? join(stateOf(flags, context), "certcache") : pathOf(flags.dir, context),
     maxEntries: wholeNumber("--max-entries", flags.maxEntries, 1),
     clock: context.clock,
@@ -58,7 +108,10 @@ export async function trustOf(flags: StoreFlags, context: CliContext): Promise<T
       continue;
     }
     const file = /^emulator=(.+)$/s.exec(value)?.[1];
-    if (file === undefined) throw new CliError("ERR_CLI_USAGE", `--trust ${value}: expected amd, or emulator=FILE with the emulator's root certificate`);
+    if (file === undefined)
+      throw new CliError("ERR_CLI_USAGE", `--trust ${value}: expected amd, or emulator=FILE with the emulator's root certificate`, {
+        hint: "None but the roots that are named count: --trust amd --trust emulator=FILE for both.",
+      });
     roots.push(parseTrustRoot("emulator", (await readText(file, context)).text));
   }
   return { roots, clock: context.clock };

@@ -1,4 +1,4 @@
-import { encodeJson, isSealpodError, messageOf, parseJson, type JsonValue } from "@sealpod/core";
+import { DEFAULT_JSON_LIMITS, encodeJson, isSealpodError, messageOf, parseJson, type JsonValue } from "@sealpod/core";
 import { compile } from "@sealpod/rego";
 import { EXTENDED_BUILTINS } from "@sealpod/rego-extended";
 import { CliError } from "../errors.ts";
@@ -8,6 +8,9 @@ export function isYaml(path: string): boolean {
   return /\.ya?ml$/i.test(path);
 }
 
+/** Longest number, in characters: what the engine itself takes (an integer of its largest size). */
+const MAX_NUMBER_TEXT = 1230;
+
 /**
  * The document of a file that was named on the command line: YAML by its name, else JSON.
  * @throws {CliError} ERR_CLI_FILE with line and column
@@ -15,7 +18,7 @@ export function isYaml(path: string): boolean {
 export function parseDocument(path: string, text: string): JsonValue {
   if (isYaml(path)) return parseYaml(path, text);
   try {
-    return parseJson(text, path);
+    return parseJson(text, path, { ...DEFAULT_JSON_LIMITS, maxNumberLength: MAX_NUMBER_TEXT });
   } catch (cause) {
     if (!isSealpodError(cause)) throw cause;
     if (cause.code === "ERR_CORE_LIMIT") throw new CliError("ERR_CLI_FILE", cause.message, { cause, details: { file: path } });

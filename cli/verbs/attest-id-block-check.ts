@@ -1,4 +1,4 @@
-import { decodeUtf8, fromBase64, isSealpodError, type JsonObject, toHex } from "@sealpod/core";
+import { decodeUtf8, fromBase64, isSealpodError, type JsonObject, type SealpodError, toHex } from "@sealpod/core";
 import {
   type ExpectedIdentity,
   ID_AUTH_SIZE,
@@ -48,11 +48,28 @@ export const run: Verb<Options> = async (options, [blockPath = "", authPath = ""
     ["ID key digest", digests.idKeyDigest],
     ["author key digest", digests.authorKeyDigest ?? "none"],
   ] as const;
-  for (const [name, value] of lines) context.stdout.write(`${name.padEnd(18)} ${value}\n`);
-  verifyIdAuth(block, auth, expected);
-  context.stdout.write(`${authorKey === undefined ? "The signature verifies" : "Both signatures verify"}.\n`);
-  return EXIT.ok;
+  const refusal = refusalOf(() => verifyIdAuth(block, auth, expected));
+  // Signatures that verify make the fields true, though they may not be those that were asked for.
+  const isSigned = refusal === undefined || refusalOf(() => verifyIdAuth(block, auth)) === undefined;
+  for (const [name, value] of lines) context.stdout.write(`${name.padEnd(18)} ${value}${isSigned ? "" : " (NOT VERIFIED)"}\n`);
+  if (refusal === undefined) {
+    context.stdout.write(`${authorKey === undefined ? "The signature verifies" : "Both signatures verify"}.\n`);
+    return EXIT.ok;
+  }
+  if (refusal.hint !== undefined) context.stdout.write(`to do: ${refusal.hint}\n`);
+  context.stdout.write(`REFUSED: ${refusal.message} (${refusal.code})\n`);
+  return refusal.row.exit;
 };
+
+function refusalOf(verify: () => unknown): SealpodError | undefined {
+  try {
+    verify();
+    return undefined;
+  } catch (error) {
+    if (isSealpodError(error)) return error;
+    throw error;
+  }
+}
 
 /** One document, whether it verifies or not. */
 function checkAsJson(block: IdBlock, auth: IdAuth, expected: ExpectedIdentity, digests: JsonObject, context: CliContext): number {
@@ -64,12 +81,10 @@ function checkAsJson(block: IdBlock, auth: IdAuth, expected: ExpectedIdentity, d
     policy: hex(block.policy),
     ...digests,
   };
-  try {
-    verifyIdAuth(block, auth, expected);
-  } catch (error) {
-    if (!isSealpodError(error)) throw error;
-    writeJson(context.stdout, { ...fields, verified: false, error: { code: error.code, message: error.message } });
-    return error.row.exit;
+  const refusal = refusalOf(() => verifyIdAuth(block, auth, expected));
+  if (refusal !== undefined) {
+    writeJson(context.stdout, { ...fields, verified: false, error: { code: refusal.code, message: refusal.message } });
+    return refusal.row.exit;
   }
   writeJson(context.stdout, { ...fields, verified: true });
   return EXIT.ok;

@@ -1,7 +1,6 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf, toBase64, toHex } from "@sealpod/core";
-import { writeFileAtomic } from "@sealpod/io";
+import { makeDirectory, writeFileAtomic } from "@sealpod/io";
 import { createIdAuth, encodeIdAuth, encodeIdBlock, GUEST_ID_SIZE, type IdBlock, MEASUREMENT_SIZE, verifyIdAuth } from "@sealpod/snp";
 import { parseBytes, parseNumber, readPrivateKey } from "../attest/measure-input.ts";
 import { EXIT, type CliContext } from "../context.ts";
@@ -56,9 +55,11 @@ function guestId(flag: string, text: string | undefined): Uint8Array {
 
 async function write(directory: string, files: Readonly<Record<string, Uint8Array>>, context: CliContext): Promise<void> {
   const path = pathOf(directory, context);
-  await mkdir(path, { recursive: true }).catch((cause: unknown) => {
-    throw new CliError("ERR_CLI_FILE", `${directory} cannot be made: ${messageOf(cause)}`, { cause });
-  });
-  // Nothing of it is secret.
-  for (const [name, bytes] of Object.entries(files)) await writeFileAtomic(join(path, name), bytes, 0o644);
+  try {
+    await makeDirectory(path, 0o755);
+    // Nothing of it is secret.
+    for (const [name, bytes] of Object.entries(files)) await writeFileAtomic(join(path, name), bytes, 0o644);
+  } catch (cause) {
+    throw new CliError("ERR_CLI_FILE", `--out ${directory}: ${messageOf(cause)}`, { cause, hint: "Name a directory that you may write to." });
+  }
 }

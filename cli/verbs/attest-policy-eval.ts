@@ -29,16 +29,19 @@ export const run: Verb<Options> = async (options, [file = ""], context) => {
     else context.stderr.write(problemsText(file, problems));
     return EXIT.failed;
   }
-  const { form, claims } = parseClaims((await readText(options.claims, context)).text, options.claims);
+  const { form, claims, notes } = parseClaims((await readText(options.claims, context)).text, options.claims);
   const verdict = evaluatePolicy(parsePolicy(text), claims);
-  if (options.json === true) writeJson(context.stdout, verdictJson(verdict));
-  else context.stdout.write(printable(verdictText(verdict, `${file} over the ${form} in ${options.claims} (${claims.length})`)));
+  if (options.json === true) writeJson(context.stdout, { ...verdictJson(verdict), input: { form, claims: claims.length, notes } });
+  else {
+    const input = [`${file} over the ${form} in ${options.claims} (${claims.length})`, ...notes.map((note) => `note: ${note}`)];
+    context.stdout.write(printable(verdictText(verdict, input)));
+  }
   return verdict.permitted ? EXIT.ok : EXIT.refused;
 };
 
-function verdictText(verdict: PolicyVerdict, what: string): string {
+function verdictText(verdict: PolicyVerdict, input: readonly string[]): string {
   const lines = [
-    what,
+    ...input,
     "",
     ...explainVerdict(verdict).map((line, index) =>
       index === 0 ? (verdict.permitted ? line.toUpperCase().slice(0, 9) + line.slice(9) : `REFUSED: ${line}`) : `  ${line}`,

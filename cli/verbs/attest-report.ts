@@ -1,11 +1,13 @@
-import { isZero, toBase64, toHex } from "@sealpod/core";
+import { readdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { isSealpodError, isZero, toBase64, toHex } from "@sealpod/core";
 import { writeFileAtomic } from "@sealpod/io";
 import { formatEvidenceOrigin } from "@sealpod/snp";
-import { openEvidenceSource, openSevGuestSource, openTsmSource, TSM_REPORT_DIRECTORY, type EvidenceSource } from "@sealpod/tsm";
+import { openEvidenceSource, openSevGuestSource, openTsmSource, TSM_REPORT_DIRECTORY, TsmError, type EvidenceSource } from "@sealpod/tsm";
 import { parseVmpl, reportData } from "../attest/verify-requirements.ts";
 import { EXIT, type CliContext } from "../context.ts";
 import type { Verb } from "../program.ts";
-import { pathOf } from "../workspace.ts";
+import { pathOf, stateOf } from "../workspace.ts";
 
 interface Options {
   readonly reportData: string;
@@ -37,12 +39,29 @@ export const run: Verb<Options> = async (options, _operands, context) => {
 async function openSource(name: string, context: CliContext): Promise<EvidenceSource> {
   switch (name) {
     case "auto":
-      return openEvidenceSource();
+      return openFirst(context);
     case "configfs-tsm":
       return openTsmSource(TSM_REPORT_DIRECTORY);
     case "sev-guest":
       return openSevGuestSource();
     default:
       return openTsmSource(pathOf(name, context));
+  }
+}
+
+/** The emulator reports on guests that it launched and on nothing else, so outside of them a report would be a lie: who wants one of a pod names it. */
+async function openFirst(context: CliContext): Promise<EvidenceSource> {
+  try {
+    return await openEvidenceSource();
+  } catch (cause) {
+    if (!isSealpodError(cause) || cause.code !== "ERR_TSM_UNAVAILABLE") throw cause;
+    const guests = join(stateOf({}, context), "guests");
+    const running = (await readdir(guests).catch((): readonly string[] => [])).filter((id) => /^[0-9a-f]{32}$/.test(id)).toSorted();
+    const [first] = running;
+    const pod =
+      first === undefined
+        ? `No pod runs in ${dirname(guests)} that the EMULATOR could report on: \`sealpod up -d\`, then \`sealpod run\` a pod, then --source ${guests}/ID/tsm/report`
+        : `For an EMULATED report about a pod that runs here: --source ${join(guests, first, "tsm", "report")}${running.length === 1 ? "" : ` (or another of ${running.length} below ${guests})`}`;
+    throw new TsmError("ERR_TSM_UNAVAILABLE", cause.message, { cause, details: cause.details, hint: `${pod}. ${cause.hint ?? ""}`.trimEnd() });
   }
 }

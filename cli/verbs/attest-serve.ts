@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { ATTESTATION_PREFIX, ATTESTATION_SETTINGS, startAttestationServer, type AttestationSettings } from "@sealpod/attestation";
-import { jsonLogger } from "@sealpod/core";
+import { jsonLogger, messageOf } from "@sealpod/core";
 import { describeSettings, isLoopback, parseAddress, printSettings, readConfiguration } from "@sealpod/service";
 import { makeDevelopmentFiles } from "../attest/development.ts";
 import { EXIT, type CliContext } from "../context.ts";
@@ -50,7 +50,14 @@ export const run: Verb<Options> = async (options, _operands, context) => {
   });
   if (options.json === true) context.stdout.write(`${JSON.stringify({ ...server.summary, directory: development?.directory })}\n`);
   else context.stdout.write(`${[...startedText(settings, server), ...(development?.lines ?? [])].join("\n")}\nCtrl-C ends it.\n`);
-  if (!signal.aborted) await once(signal, "abort");
+  const reload = (): void => void server.reload().catch((error: unknown) => logger.log("error", "reload failed", { problem: messageOf(error) }));
+  // A terminal sends it when it is closed: what runs there is to end with it.
+  if (!context.stdout.isTerminal) process.on("SIGHUP", reload);
+  try {
+    if (!signal.aborted) await once(signal, "abort");
+  } finally {
+    process.off("SIGHUP", reload);
+  }
   logger.log("info", "stopping", { signal: String(signal.reason) });
   await server.stop();
   return EXIT.ok;

@@ -13,7 +13,7 @@ interface Options extends StoreFlags {
 
 /** `sealpod certcache export`. */
 export const run: Verb<Options> = async (options, _operands, context) => {
-  const store = await openStore(options, context, loggerOf(options, context, "warn"));
+  const store = await openStore(options, context, loggerOf(options, context), "refuse");
   const bundle = await exportBundle(store, await trustOf(options, context));
   if (bundle.vceks.length === 0 && bundle.authorities.length === 0) {
     throw new CliError("ERR_CLI_FILE", `${store.directory} has no certificate that verifies`, {

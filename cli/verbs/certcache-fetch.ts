@@ -11,9 +11,9 @@ import {
 } from "@sealpod/snp";
 import { recogniseEvidence } from "../attest/verify-input.ts";
 import {
-  loggerOf,
   openStore,
   productOf,
+  progressOf,
   requestOfFlags,
   type StoreFlags,
   trustOf,
@@ -24,7 +24,6 @@ import {
 import { EXIT, type CliContext } from "../context.ts";
 import { formatError } from "../diagnostic.ts";
 import { CliError } from "../errors.ts";
-import { Progress } from "../progress.ts";
 import type { GlobalOptions, Verb } from "../program.ts";
 import { readBytes } from "../workspace.ts";
 
@@ -57,11 +56,11 @@ export const run: Verb<Options> = async (options, reports, context) => {
   const chip = chipId === undefined || tcb === undefined ? undefined : requestOfFlags({ chipId: "--chip-id", tcb: "--tcb" }, chipId, tcb, product);
   const authorities = chip === undefined && product !== undefined ? productOf(product) : undefined;
 
-  const logger = loggerOf(options, context, "warn");
+  const progress = progressOf(options, context);
+  const { logger } = progress;
   const upstreams = upstreamsOf(options, context, logger, wholeNumber("--wait", options.wait, 0) * 1000);
   const { roots, clock } = await trustOf(options, context);
-  const cache = new EndorsementCache({ store: await openStore(options, context, logger), roots, upstreams, clock, logger: { log: () => undefined } });
-  using progress = new Progress(context);
+  const cache = new EndorsementCache({ store: await openStore(options, context, logger, "make"), roots, upstreams, clock, logger: { log: () => undefined } });
   const lines: Line[] = [];
   const failures: { readonly name: string; readonly error: unknown }[] = [];
   const attempt = async (name: string, work: () => Promise<readonly Line[]>): Promise<void> => {
@@ -72,6 +71,8 @@ export const run: Verb<Options> = async (options, reports, context) => {
       // One report that nobody has a certificate for does not keep the others from being served.
       if (!isSealpodError(error)) throw error;
       failures.push({ name, error });
+    } finally {
+      progress.clear();
     }
   };
   for (const name of reports) {
@@ -81,7 +82,6 @@ export const run: Verb<Options> = async (options, reports, context) => {
   if (authorities !== undefined) {
     for (const kind of ENDORSEMENT_KINDS) await attempt(`${kind} ${authorities}`, async () => authorityLines(cache, kind, authorities));
   }
-  progress.clear();
   return show(lines, failures, options, context);
 };
 

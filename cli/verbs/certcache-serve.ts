@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { certcacheService } from "@sealpod/certcache";
 import { serve } from "@sealpod/service";
-import { addressOf, loggerOf, openStore, requestOfFlags, type StoreFlags, trustOf, type UpstreamFlags, upstreamsOf } from "../certcache/session.ts";
+import { addressOf, openStore, requestOfFlags, serviceLoggerOf, type StoreFlags, trustOf, type UpstreamFlags, upstreamsOf } from "../certcache/session.ts";
 import { EXIT, VERSION } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
@@ -25,10 +25,10 @@ export const run: Verb<Options> = async (options, _operands, context) => {
   const operations = options.operations === undefined ? undefined : addressOf("--operations", options.operations);
   if ((options.tlsCert === undefined) !== (options.tlsKey === undefined))
     throw new CliError("ERR_CLI_USAGE", "--tls-cert and --tls-key are given together or not at all");
-  const logger = loggerOf(options, context, "info");
+  const logger = serviceLoggerOf(options, context);
   const upstreams = upstreamsOf(options, context, logger);
   const trust = await trustOf(options, context);
-  const store = await openStore(options, context, logger);
+  const store = await openStore(options, context, logger, "make");
   const thim = thimOf(options);
   const service = certcacheService({
     store,

@@ -3,11 +3,13 @@ import { encodePem, parseCertificate, parseCertificatesPem } from "@sealpod/pki"
 import {
   chainUrl,
   formatTcbNumber,
+  parseCertificateChainPem,
   parseThim,
   productOfReport,
   selectCertificateChain,
   vcekUrl,
   type CertificateChain,
+  type EndorsementKind,
   type Report,
   type ThimCertificates,
 } from "@sealpod/snp";
@@ -27,9 +29,15 @@ export interface ReportCertificates {
 
 /**
  * Fetches the certificates of a report from the configured cache.
+ * @param signedBy kind of the key that signed the report, to choose by where VCEK and VLEK come together
  * @throws {SkrError} ERR_SKR_CERTIFICATES, ERR_SKR_NETWORK
  */
-export async function fetchCachedCertificates(ports: CallPorts, cache: CertificateCache, report: Report): Promise<ReportCertificates> {
+export async function fetchCachedCertificates(
+  ports: CallPorts,
+  cache: CertificateCache,
+  report: Report,
+  signedBy?: EndorsementKind,
+): Promise<ReportCertificates> {
   const get = async (url: string, headers: Readonly<Record<string, string>> = {}): Promise<Uint8Array> => {
     const what = `certificate cache ${new URL(url).host}`;
     const response = await send(ports, { method: "GET", url, headers, timeoutMs: TIMEOUT }, what);
@@ -40,11 +48,11 @@ export async function fetchCachedCertificates(ports: CallPorts, cache: Certifica
   try {
     switch (cache.kind) {
       case "LocalTHIM":
-        return parseThimCertificates(parseThim(decodeUtf8(await get(`http://${cache.endpoint}`, { metadata: "true" }))));
+        return parseThimCertificates(parseThim(decodeUtf8(await get(`http://${cache.endpoint}`, { metadata: "true" }))), signedBy);
       case "AzCache": {
         const client = cache.clientId === "" ? "" : `&${cache.clientId.startsWith("clientId=") ? "" : "clientId="}${cache.clientId}`;
         const path = `${cache.teeType}/certificates/${toHex(report.chipId)}/${tcb.toLowerCase()}?${cache.apiVersion}${client}`;
-        return { chain: parseChain(decodeUtf8(await get(`https://${cache.endpoint}/${path}`))), tcb };
+        return { chain: parseCertificateChainPem(decodeUtf8(await get(`https://${cache.endpoint}/${path}`)), signedBy), tcb };
       }
       case "AMD": {
         const claimed = productOfReport(report);
@@ -64,18 +72,15 @@ export async function fetchCachedCertificates(ports: CallPorts, cache: Certifica
 
 /**
  * The chain of a THIM document.
+ * @param signedBy as for {@link fetchCachedCertificates}
  * @throws {SnpError} ERR_SNP_CERTIFICATE, ERR_SNP_CHAIN
  */
-export function parseThimCertificates(thim: ThimCertificates): ReportCertificates {
+export function parseThimCertificates(thim: ThimCertificates, signedBy?: EndorsementKind): ReportCertificates {
   // Without leading zeros, to compare with a report's.
-  return { chain: parseChain(`${thim.vcekCert.trim()}\n${thim.certificateChain}`), tcb: thim.tcbm.replace(/^0+(?=.)/, "") };
+  return { chain: parseCertificateChainPem(`${thim.vcekCert.trim()}\n${thim.certificateChain}`, signedBy), tcb: thim.tcbm.replace(/^0+(?=.)/, "") };
 }
 
 /** PEM of VCEK, ASK and ARK, in the order that the attestation service expects. */
 export function encodeChain(chain: CertificateChain): string {
   return [chain.endorsementKey, chain.intermediate, chain.root].map((certificate) => encodePem("CERTIFICATE", certificate.der)).join("");
-}
-
-function parseChain(pem: string): CertificateChain {
-  return selectCertificateChain(parseCertificatesPem(pem, "certificate chain"));
 }

@@ -1,12 +1,12 @@
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { encodeUtf8 } from "@sealpod/core";
-import { encodePem } from "@sealpod/pki";
-import { encodeThim } from "@sealpod/snp";
+import { type Certificate, encodePem } from "@sealpod/pki";
+import { CERTIFICATE_GUIDS, encodeCertificateTable, encodeThim } from "@sealpod/snp";
 import type { CertificateCache } from "./arguments.ts";
 import { collectEvidence, type Evidence } from "./evidence.ts";
 import type { HttpResponse } from "./http-client.ts";
 import { parseSecurityContext, type SecurityContext } from "./security-context.ts";
-import { amdChain, json, pem, report, TCB, World, type Chain } from "./testdata/world.ts";
+import { amdChain, issue, json, pem, report, TCB, World, type Chain } from "./testdata/world.ts";
 
 const CHIP = "ab".repeat(64);
 
@@ -68,6 +68,31 @@ describe("certificates of a report", () => {
     world.auxblob = auxblob();
     world.scripted.push(answer(thim(other, TCB)));
     expect((await collect(THIM)).certificates).toBe(pem(other));
+  });
+
+  it.each(["vcek", "vlek"] as const)("are chosen by the key that signed where VCEK and VLEK come together: %s", async (signingKey) => {
+    world.makeReport = (data) => report(data, { keyInfo: { authorKeyEnabled: false, chipKeyMasked: false, signingKey } });
+    const { vcek, ask, ark } = other;
+    const root = await issue({ name: "ARK of the provider", ca: true });
+    const asvk = await issue({ name: "ASVK", ca: true, issuer: root });
+    const vlek = (await issue({ name: "VLEK", issuer: asvk, amd: "vlek" })).certificate;
+    const encode = (...certificates: readonly Certificate[]): string => certificates.map(({ der }) => encodePem("CERTIFICATE", der)).join("");
+    const rest = [asvk.certificate, root.certificate, vcek, ask, ark];
+    const together = encode(vlek, ...rest);
+    const expected = signingKey === "vlek" ? encode(vlek, asvk.certificate, root.certificate) : pem(other);
+    const chosen = async (cache?: CertificateCache, securityContext?: SecurityContext): Promise<string> => (await collect(cache, securityContext)).certificates;
+    world.auxblob = encodeCertificateTable([{ guid: CERTIFICATE_GUIDS.vcek, data: encodeUtf8(together) }]);
+    expect(await chosen()).toBe(expected);
+    const document = encodeThim({ vcekCert: encode(vlek), tcbm: TCB, certificateChain: encode(...rest), cacheControl: "86400" });
+    const hostAmdCert = `${Buffer.from(document).toString("base64")}\n`;
+    // Nothing to fall back to.
+    world.auxblob = new Uint8Array();
+    expect(await chosen(undefined, parseSecurityContext({ hostAmdCert, referenceInfo: undefined }))).toBe(expected);
+    world.scripted.push(answer(document), answer(together));
+    expect(await chosen(THIM)).toBe(expected);
+    const azure = { kind: "AzCache", endpoint: "cache.test", teeType: "SevSnpVM", apiVersion: "api-version=2020-10-15-preview", clientId: "" } as const;
+    expect(await chosen(azure)).toBe(expected);
+    expect(world.requests).toHaveLength(2);
   });
 
   it("come from Azure's cache", async () => {

@@ -1,5 +1,5 @@
 import { concatBytes, equalBytes, isZero, messageOf, sha256, type Logger } from "@sealpod/core";
-import { formatTcbNumber, parseCertificateChainTable, parseReport, type CertificateChain, type Report } from "@sealpod/snp";
+import { formatTcbNumber, parseCertificateChainTable, parseReport, signingKeyOf, type CertificateChain, type Report } from "@sealpod/snp";
 import type { CertificateCache } from "./arguments.ts";
 import { encodeChain, fetchCachedCertificates, parseThimCertificates } from "./certificate-cache.ts";
 import { SkrError } from "./errors.ts";
@@ -71,7 +71,7 @@ export async function collectEvidence(ports: EvidencePorts, runtimeData: Uint8Ar
       hint: "Set certcache in SkrSideCarArgs.",
     });
   }
-  const cached = await fetchCachedCertificates(ports, ports.certificateCache, first.report);
+  const cached = await fetchCachedCertificates(ports, ports.certificateCache, first.report, signingKeyOf(first.bytes));
   if (cached.tcb === tcb) return evidence(ports, first, cached.chain);
   // The platform may have been updated between the two answers: one more report settles it.
   const second = await fetchBoundReport(ports.reports, runtimeData);
@@ -89,19 +89,20 @@ function evidence(ports: EvidencePorts, { bytes, report }: BoundReport, chain: C
   };
 }
 
-function localCertificates(ports: EvidencePorts, { report, auxblob }: BoundReport): CertificateChain | undefined {
+function localCertificates(ports: EvidencePorts, { bytes, report, auxblob }: BoundReport): CertificateChain | undefined {
   const tcb = formatTcbNumber(report.reportedTcb);
+  const signedBy = signingKeyOf(bytes);
   const host = ports.securityContext.hostCertificates;
   // Both sources are the host's: what is broken in them costs us those certificates, nothing else.
   try {
-    const certificates = host === undefined ? undefined : parseThimCertificates(host);
+    const certificates = host === undefined ? undefined : parseThimCertificates(host, signedBy);
     if (certificates?.tcb === tcb) return certificates.chain;
     if (certificates !== undefined) ports.logger.log("info", "the host's certificates are for another TCB", { certificates: certificates.tcb, report: tcb });
   } catch (error) {
     ports.logger.log("warn", "the host's certificates are unusable", { problem: messageOf(error) });
   }
   try {
-    return isZero(auxblob) ? undefined : parseCertificateChainTable(auxblob);
+    return isZero(auxblob) ? undefined : parseCertificateChainTable(auxblob, signedBy);
   } catch (error) {
     ports.logger.log("warn", "the report's certificate table is unusable", { problem: messageOf(error) });
     return undefined;

@@ -191,6 +191,36 @@ describe("fetchReport", () => {
     expect(await readdir(directory)).toEqual([]);
   });
 
+  it("says at once that nothing serves a directory, and which", async () => {
+    const asked = fetchReport(directory, DATA, { presenceMs: 1 });
+    await expect(asked).rejects.toThrow(
+      expect.objectContaining({ code: "ERR_TSM_UNAVAILABLE", message: expect.stringContaining(`${directory} is no report interface`) as string }),
+    );
+    await expect(asked).rejects.toThrow(expect.objectContaining({ hint: expect.stringContaining("sealpod run") as string }));
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it.each<[string, Readonly<Record<string, string>>]>([
+    ["provider", { provider: "sev_guest\n" }],
+    ["generation", { generation: "0\n" }],
+  ])("gives a directory that showed %s all the time that there is", async (_name, files) => {
+    const entry = join(directory, "entry");
+    await mkdir(entry);
+    await write(entry, files);
+    await expect(askEntry(entry, DATA, { presenceMs: 1 }, AbortSignal.timeout(50))).rejects.toThrow(
+      expect.objectContaining({ code: "ERR_TSM_TIMEOUT", message: expect.stringContaining(directory) as string }),
+    );
+  });
+
+  it("gives the emulator the time that it needs, by the mark above its directory", async () => {
+    await writeFile(join(directory, "EMULATED"), "");
+    const reports = join(directory, "tsm", "report");
+    await mkdir(reports, { recursive: true });
+    await expect(fetchReport(reports, DATA, { presenceMs: 1, timeoutMs: 100 })).rejects.toThrow(
+      expect.objectContaining({ code: "ERR_TSM_TIMEOUT", message: expect.stringContaining(reports) as string }),
+    );
+  });
+
   it("says that the interface is not there", async () => {
     await expect(fetchReport(join(directory, "absent"), DATA)).rejects.toThrow(
       expect.objectContaining({ code: "ERR_TSM_UNAVAILABLE", hint: expect.stringContaining("configfs") as string }),

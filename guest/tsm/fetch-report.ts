@@ -1,5 +1,6 @@
 import { constants, type FSWatcher, watch } from "node:fs";
-import { mkdtemp, open, rm, rmdir, writeFile } from "node:fs/promises";
+import { access, mkdtemp, open, rm, rmdir, statfs, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { TsmError } from "./errors.ts";
 
@@ -18,6 +19,8 @@ export interface FetchReportOptions {
   readonly privlevel?: number;
   /** Waits between two attempts; default: a timer. */
   readonly wait?: Wait;
+  /** Milliseconds in which a directory that nothing else tells apart must show that something serves it; default: a second. */
+  readonly presenceMs?: number;
 }
 
 /** Waits so many milliseconds; rejects when the signal is aborted. */
@@ -35,6 +38,15 @@ export interface TsmReport {
 
 /** A report takes the firmware some milliseconds, but it serves all guests of the host in turn, and hosts throttle guests. */
 const DEFAULT_TIMEOUT_MS = 30_000;
+
+/** The kernel makes an entry with its attributes, and the emulator puts them there as soon as it hears of it. */
+const DEFAULT_PRESENCE_MS = 1000;
+
+/** `f_type` of configfs (Linux include/uapi/linux/magic.h, CONFIGFS_MAGIC). */
+const CONFIGFS_MAGIC = 0x6265_6570;
+
+/** What Sealpod's emulator puts above its `tsm/report`, inside a guest and outside. */
+const EMULATOR_MARK = "../../EMULATED";
 
 /** How often to begin again when the entry is busy or someone else wrote to it. Its name is unpredictable, so a foreign write is an attack or a broken host. */
 const MAX_ATTEMPTS = 5;
@@ -94,9 +106,14 @@ export async function pause(wait: Wait, milliseconds: number, signal: AbortSigna
   }
 }
 
-/** What to say when the signal ended the work. */
-export function timeoutError(signal: AbortSignal): TsmError {
-  return new TsmError("ERR_TSM_TIMEOUT", "the report interface did not answer in time", { cause: signal.reason });
+/**
+ * What to say when the signal ended the work.
+ * @param directory of the interface, if it has one
+ */
+export function timeoutError(signal: AbortSignal, directory?: string): TsmError {
+  return new TsmError("ERR_TSM_TIMEOUT", `the report interface${directory === undefined ? "" : ` ${directory}`} did not answer in time`, {
+    cause: signal.reason,
+  });
 }
 
 /** An entry of our own, with a name that nobody can take before us. */
@@ -113,7 +130,7 @@ export async function makeEntry(directory: string): Promise<string> {
 
 /**
  * Asks through an entry that was made for this question alone.
- * @throws {TsmError} all codes but ERR_TSM_UNAVAILABLE
+ * @throws {TsmError} all codes
  */
 export async function askEntry(entry: string, reportData: Uint8Array, options: FetchReportOptions, signal: AbortSignal): Promise<TsmReport> {
   // The outputs belong to these writes exactly while generation is their number.
@@ -123,7 +140,7 @@ export async function askEntry(entry: string, reportData: Uint8Array, options: F
   } catch (cause) {
     throw fileError("inblob", cause);
   }
-  await waitForAnswer(entry, writes, signal);
+  await waitForAnswer(entry, writes, signal, options.presenceMs ?? DEFAULT_PRESENCE_MS);
   const provider = await readProvider(entry);
   requireProvider(provider, options.provider);
   const report = await readAttribute(entry, "outblob", MAX_BLOB);
@@ -179,24 +196,67 @@ export function requireProvider(found: string, expected = "sev_guest"): void {
 }
 
 /** The kernel answers before the write returns. The emulator needs a moment, and replaces `generation` when all outputs are in place. */
-async function waitForAnswer(entry: string, writes: number, signal: AbortSignal): Promise<void> {
+async function waitForAnswer(entry: string, writes: number, signal: AbortSignal, presenceMs: number): Promise<void> {
   if (await isAnswered(entry, writes)) return;
+  let isPresenceDue = false;
   let event = Promise.withResolvers<void>();
   const wake = (): void => event.resolve();
   let watcher: FSWatcher | undefined;
   signal.addEventListener("abort", wake);
+  const timer = setTimeout(() => {
+    isPresenceDue = true;
+    wake();
+  }, presenceMs);
   try {
     watcher = watchEntry(entry, wake);
     for (;;) {
-      if (signal.aborted) throw timeoutError(signal);
+      if (signal.aborted) throw timeoutError(signal, dirname(entry));
       // A new promise before each look: what happens between look and wait is not lost.
       event = Promise.withResolvers<void>();
       if (await isAnswered(entry, writes)) return;
+      if (isPresenceDue) {
+        isPresenceDue = false;
+        await requirePresence(entry);
+      }
       if (!signal.aborted) await event.promise;
     }
   } finally {
+    clearTimeout(timer);
     signal.removeEventListener("abort", wake);
     watcher?.close();
+  }
+}
+
+/**
+ * Refuses a directory that nothing serves, in which a client would wait for its whole time: an entry can be made in any. One that is the kernel's or the emulator's by other signs gets
+ * the time that it needs.
+ * @throws {TsmError} ERR_TSM_UNAVAILABLE
+ */
+async function requirePresence(entry: string): Promise<void> {
+  for (const attribute of ["provider", "generation"]) if ((await readAttribute(entry, attribute, MAX_TEXT)) !== undefined) return;
+  const directory = dirname(entry);
+  if ((await isOnConfigfs(directory)) || (await exists(join(directory, EMULATOR_MARK)))) return;
+  throw new TsmError("ERR_TSM_UNAVAILABLE", `${directory} is no report interface: an entry that was made there got neither provider nor generation`, {
+    details: { directory },
+    hint: `On hardware the interface is ${TSM_REPORT_DIRECTORY}. That of a pod of \`sealpod run\` is guests/ID/tsm/report in the state directory ($SEALPOD_HOME or ~/.sealpod), as long as the pod runs.`,
+  });
+}
+
+/** Only the kernel has a file system of this kind. */
+async function isOnConfigfs(directory: string): Promise<boolean> {
+  try {
+    return (await statfs(directory)).type === CONFIGFS_MAGIC;
+  } catch {
+    return false;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
   }
 }
 

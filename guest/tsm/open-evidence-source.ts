@@ -45,6 +45,6 @@ export async function openEvidenceSource(options: OpenEvidenceSourceOptions = {}
   }
   throw new TsmError("ERR_TSM_UNAVAILABLE", `this machine has no source of attestation reports. Looked for ${problems.join("; ")}`, {
     details: { problems },
-    hint: `In an SEV-SNP guest: Linux 6.7 or later with configfs mounted and the module sev-guest loaded gives configfs-tsm (the only way in a utility VM, which has no perl); before that, ${device} with perl-base installed. On a laptop: \`sealpod up\` and a pod started by \`sealpod run\` have the emulator.`,
+    hint: `In an SEV-SNP guest: Linux 6.7 or later with configfs mounted and the module sev-guest loaded gives configfs-tsm (the only way in a utility VM, which has no perl); before that, ${device} with perl-base installed. On a laptop the emulator gives reports about pods alone, to the programs inside: start one with \`sealpod run\` (\`sealpod up\` by itself launches nothing that a report could be about). From outside, its interface is the directory guests/ID/tsm/report in the state directory.`,
   });
 }

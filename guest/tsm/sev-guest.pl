@@ -23,9 +23,9 @@ use constant {
 use constant { SNP_GET_REPORT => 0xC0205300, SNP_GET_EXT_REPORT => 0xC0205302 };
 use constant { MESSAGE_VERSION => 1, RESPONSE_SIZE => 4000, REPORT_OFFSET => 0x20, REPORT_SIZE => 1184, PAGE => 4096 };
 
-# What Linux takes at first: SEV_FW_BLOB_MAX_SIZE.
-use constant FIRST_TABLE => 0x4000;
-use constant { EAGAIN => 11, EBUSY => 16, ENOSPC => 28 };
+# Largest buffer for a table that Linux takes (SEV_FW_BLOB_MAX_SIZE); more is EINVAL, and so is what is no whole number of pages.
+use constant MAX_TABLE => 0x4000;
+use constant { EAGAIN => 11, EBUSY => 16 };
 use constant { VMM_INVALID_LENGTH => 1, VMM_BUSY => 2 };
 
 sub quit {
@@ -93,20 +93,16 @@ sub answer {
     exit 0;
 }
 
-my $size = FIRST_TABLE;
-for my $attempt (1, 2) {
-    last if $size > $table_limit;
+# The largest buffer at once: what does not fit into it cannot be had from this kernel, so that there is nothing to ask again.
+my $size = $table_limit < MAX_TABLE ? $table_limit - $table_limit % PAGE : MAX_TABLE;
+if ($size > 0) {
     my ($table, $response) = (buffer($size), buffer(RESPONSE_SIZE));
     # {report request of 96 bytes, u64 address, u32 length}, padded to 112 bytes.
     my $request = pack("a64 V x28 P V x4", $report_data, $vmpl, $table, $size);
     my $outcome = ask(SNP_GET_EXT_REPORT, \$request, \$response);
     quit(EXIT_BUSY, describe("SNP_GET_EXT_REPORT", $outcome)) if busy($outcome);
-    answer(report_of($response), $table) if $outcome->{errno} == 0;
-    # Any other failure: this host does not serve tables.
-    last if $outcome->{errno} != ENOSPC || $outcome->{vmm} != VMM_INVALID_LENGTH;
-    my $needed = unpack("x104 V", $request);
-    last if $needed <= $size || $needed % PAGE != 0;
-    $size = $needed;
+    # A larger table is ENOSPC to kernels before 6.3 and EIO to those since; all of them say it in the VMM error. After that, and after any other failure, the report goes without.
+    answer(report_of($response), $table) if $outcome->{errno} == 0 && $outcome->{vmm} != VMM_INVALID_LENGTH;
 }
 
 my $request = pack("a64 V x28", $report_data, $vmpl);

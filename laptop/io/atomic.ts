@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { messageOf } from "@sealpod/core";
 import type { ByteSink } from "@sealpod/core";
-import { IoError } from "./errors.ts";
+import { IoError, systemCode } from "./errors.ts";
 
 /** A file that appears under its name only when it is whole and on the disk. */
 export interface AtomicFile extends ByteSink, AsyncDisposable {
@@ -80,6 +80,7 @@ async function orFail<T>(path: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } catch (cause) {
-    throw new IoError("ERR_IO_WRITE", `cannot write ${path}: ${messageOf(cause)}`, { cause });
+    const problem = systemCode(cause) === "EISDIR" ? "it is a directory" : messageOf(cause);
+    throw new IoError("ERR_IO_WRITE", `cannot write ${path}: ${problem}`, { cause });
   }
 }

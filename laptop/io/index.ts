@@ -7,6 +7,7 @@ export { fileSource } from "./file-source.ts";
 export type { FileSource } from "./file-source.ts";
 export { lockFile } from "./lock.ts";
 export type { Lock } from "./lock.ts";
+export { makeDirectory } from "./make-directory.ts";
 export { systemClock, systemRandom } from "./ports.ts";
 export { isAlive } from "./process.ts";
 export { run } from "./run.ts";

@@ -9,6 +9,7 @@ import { writeFileAtomic, writeStreamAtomic } from "./atomic.ts";
 import { directoryTree } from "./directory-tree.ts";
 import { fileSource } from "./file-source.ts";
 import { lockFile } from "./lock.ts";
+import { makeDirectory } from "./make-directory.ts";
 import { isAlive } from "./process.ts";
 
 let directory: string;
@@ -126,10 +127,63 @@ describe("writeStreamAtomic", () => {
     const file = await writeStreamAtomic(join(directory, "a"), 0o600);
     await file.commit(join(directory, "b"));
     expect(readdirSync(directory)).toEqual(["b"]);
+    mkdirSync(join(directory, "sub"));
+    await expect(writeFileAtomic(join(directory, "sub"), encodeUtf8("x"), 0o600)).rejects.toMatchObject({
+      code: "ERR_IO_WRITE",
+      message: `cannot write ${join(directory, "sub")}: it is a directory`,
+    });
+    expect(readdirSync(directory)).toEqual(["b", "sub"]);
+    rmSync(join(directory, "sub"), { recursive: true });
     const other = await writeStreamAtomic(join(directory, "c"), 0o600);
     await expect(other.commit(join(directory, "none/d"))).rejects.toMatchObject({ code: "ERR_IO_WRITE" });
     expect(readdirSync(directory)).toEqual(["b"]);
     await expect(writeStreamAtomic(join(directory, "none/d"), 0o600)).rejects.toMatchObject({ code: "ERR_IO_WRITE" });
+  });
+});
+
+describe("makeDirectory", () => {
+  const problem = async (path: string): Promise<unknown> =>
+    makeDirectory(path, 0o700).then(
+      () => "made",
+      (error: unknown) => error,
+    );
+
+  it("makes what is missing, with the mode, and leaves what is there", async () => {
+    mkdirSync(join(directory, "a"), { mode: 0o755 });
+    await makeDirectory(join(directory, "a/b/c"), 0o700);
+    expect(["a", "a/b", "a/b/c"].map((name) => statSync(join(directory, name)).mode & 0o777)).toEqual([0o755, 0o700, 0o700]);
+    await makeDirectory(join(directory, "a"), 0o700);
+    expect(statSync(join(directory, "a")).mode & 0o777).toBe(0o755);
+    symlinkSync("a", join(directory, "link"));
+    await makeDirectory(join(directory, "link/d"), 0o700);
+    expect(existsSync(join(directory, "a/d"))).toBe(true);
+    await makeDirectory("/", 0o700);
+  });
+
+  it("is done once by many at a time", async () => {
+    await Promise.all(Array.from({ length: 20 }, async () => makeDirectory(join(directory, "x/y/z"), 0o700)));
+    expect(statSync(join(directory, "x/y/z")).isDirectory()).toBe(true);
+  });
+
+  it("names what is in the way, and makes nothing", async () => {
+    writeFileSync(join(directory, "file"), "");
+    symlinkSync("nowhere", join(directory, "dangling"));
+    for (const path of ["file", "file/x", "file/x/y"]) {
+      expect(await problem(join(directory, path))).toMatchObject({
+        code: "ERR_IO_WRITE",
+        message: expect.stringContaining(`${join(directory, "file")} is there and is no directory`) as string,
+        hint: expect.any(String) as string,
+      });
+    }
+    expect(await problem(join(directory, "dangling/x"))).toMatchObject({ code: "ERR_IO_WRITE" });
+    expect(readdirSync(directory).toSorted()).toEqual(["dangling", "file"]);
+    expect(await problem("/dev/null/x")).toMatchObject({ code: "ERR_IO_WRITE" });
+    expect(await problem(join(directory, "n".repeat(300)))).toMatchObject({ code: "ERR_IO_WRITE" });
+  });
+
+  it.skipIf(!existsSync("/proc/self"))("ends where a file system takes no directories and says ENOENT", async () => {
+    for (const path of ["/proc/x", "/proc/x/y/z"])
+      expect(await problem(path)).toMatchObject({ code: "ERR_IO_WRITE", message: `cannot make the directory ${path}: /proc takes no new directories` });
   });
 });
 

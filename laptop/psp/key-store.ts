@@ -1,10 +1,10 @@
 import { constants } from "node:fs";
-import { mkdir, open } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { createPrivateKey, type KeyObject } from "node:crypto";
 import { join } from "node:path";
 import { asObject, type Clock, decodeUtf8, encodeUtf8, equalBytes, fromHex, isSealpodError, messageOf, parseJson, type Random, toHex } from "@sealpod/core";
 import { formatDidX509Eku } from "@sealpod/cose";
-import { lockFile, writeFileAtomic } from "@sealpod/io";
+import { lockFile, makeDirectory, writeFileAtomic } from "@sealpod/io";
 import {
   authorityKeyIdentifier,
   basicConstraints,
@@ -57,7 +57,7 @@ const YEAR = 365.25 * 86_400_000;
  * @throws {IoError} ERR_IO_LOCKED if another process is making the keys, ERR_IO_WRITE
  */
 export async function openKeys(directory: string, ports: { readonly clock: Clock; readonly random: Random }): Promise<PspKeys> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(directory, 0o700);
   const path = join(directory, FILE);
   const stored = await readKeys(path);
   if (stored !== undefined) return stored;

@@ -1,11 +1,11 @@
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { attestationApp, openAttestationStore, startKeyRotation } from "@sealpod/attestation";
 import { MICROSOFT_UVM_TRUST } from "@sealpod/cose";
 import { isSealpodError, messageOf, sha256, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
 import { identityApp, openIdentityStore, tenantIssuer, type IdentityStore } from "@sealpod/identity";
-import { lockFile, writeFileAtomic } from "@sealpod/io";
+import { lockFile, makeDirectory, writeFileAtomic } from "@sealpod/io";
 import { keyvaultApp, openKeyStore, type KeyStore } from "@sealpod/keyvault";
 import { EMULATED_NOTICE, SecurityProcessor, servePsp } from "@sealpod/psp";
 import { createService } from "@sealpod/service";
@@ -73,6 +73,7 @@ export interface RunningServices extends AsyncDisposable {
  * Starts the emulated security processor (NO hardware protection) and the verifier's services on loopback. `up.json` is
  * written last: who finds it finds everything listening.
  * @throws {ServicesError} ERR_SERVICES_RUNNING with the other process's id, ERR_SERVICES_PORT, ERR_SERVICES_STATE, ERR_SERVICES_ARGUMENT
+ * @throws {IoError} ERR_IO_WRITE if the directory cannot be made
  */
 export async function startServices(options: ServicesOptions): Promise<RunningServices> {
   checkOptions(options);
@@ -90,7 +91,7 @@ export async function startServices(options: ServicesOptions): Promise<RunningSe
 
 async function start(options: ServicesOptions, stack: AsyncDisposableStack): Promise<Omit<RunningServices, "stop" | typeof Symbol.asyncDispose>> {
   const { state, host, domain, clock, random, logger } = options;
-  for (const directory of [state, `${state}/ca`, `${state}/services`]) await mkdir(directory, { recursive: true, mode: 0o700 });
+  for (const directory of [state, `${state}/ca`, `${state}/services`]) await makeDirectory(directory, 0o700);
   stack.use(await lock(state));
   // A file that an ended process left behind would send clients to whoever has its port now.
   for (const stale of [upFile(state), `${state}/kube.sock`]) await rm(stale, { force: true });

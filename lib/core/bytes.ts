@@ -99,11 +99,30 @@ export function fromBase64url(text: string, what = "value"): Uint8Array {
  * @throws {CoreError} ERR_CORE_ENCODING
  */
 export function fromAnyBase64(text: string, what = "value"): Uint8Array {
+  const padding = text.length % 4 !== 0 || !text.endsWith("=") ? 0 : text.endsWith("==") ? 2 : 1;
+  const bare = text.length - padding;
+  // Digits beyond the last group of four: none, or two or three of which some bits mean nothing. One alone holds no byte.
+  const rest = bare % 4;
+  const bytes = Buffer.from(text, "base64");
+  const length = ((bare - rest) / 4) * 3 + Math.max(rest - 1, 0);
+  // The decoder skips what is no digit, ends at "=", and takes characters beyond Latin-1 for others: then bytes are missing, or the text is not ASCII.
+  if (rest === 1 || bytes.length !== length || Buffer.byteLength(text) !== text.length) throw anyBase64Error(text, what);
+  // Unused bits of the last digit that are set would be a second way to write the same bytes.
+  const end = text
+    .slice(bare - rest, bare)
+    .replaceAll("+", "-")
+    .replaceAll("/", "_");
+  if (rest !== 0 && bytes.toString("base64url", length - (rest - 1)) !== end) throw anyBase64Error(text, what);
+  // Small buffers are parts of a pool that they share with others; a large one has its memory to itself, and is not copied.
+  return bytes.buffer.byteLength === bytes.length ? new Uint8Array(bytes.buffer) : new Uint8Array(bytes);
+}
+
+/** Why a text is refused, at leisure: the work of looking at each character is left to the texts that fail. */
+function anyBase64Error(text: string, what: string): CoreError {
   const bare = text.replace(/={0,2}$/, "");
-  if ((text.length !== bare.length && text.length % 4 !== 0) || !/^[A-Za-z0-9+/_-]*$/.test(bare)) {
-    throw new CoreError("ERR_CORE_ENCODING", `${what} is neither base64 nor base64url`, { details: { length: text.length } });
-  }
-  return fromBase64url(bare.replaceAll("+", "-").replaceAll("/", "_"), what);
+  const digits = (text.length === bare.length || text.length % 4 === 0) && /^[A-Za-z0-9+/_-]*$/.test(bare);
+  const problem = digits ? "not canonical base64url (RFC 4648 section 5, unpadded)" : "neither base64 nor base64url";
+  return new CoreError("ERR_CORE_ENCODING", `${what} is ${problem}`, { details: { length: digits ? bare.length : text.length } });
 }
 
 /** SHA-256 digest, 32 bytes. */

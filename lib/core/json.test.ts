@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import fc from "fast-check";
-import { asArray, asObject, encodeJson, isSealpodError, parseJson, type JsonValue } from "./index.ts";
+import { asArray, asObject, DEFAULT_JSON_LIMITS, encodeJson, isSealpodError, MAX_NUMBER_LENGTH, parseJson, type JsonValue } from "./index.ts";
 
 describe("parseJson", () => {
   it("agrees with JSON.parse on what JSON.stringify writes", () => {
@@ -58,6 +58,37 @@ describe("parseJson", () => {
   it("refuses what is deeper or longer than its limits, without exhausting the stack", () => {
     expect(() => parseJson("[".repeat(1_000_000))).toThrow(expect.objectContaining({ code: "ERR_CORE_LIMIT" }));
     expect(() => parseJson("[1,2,3]", "x", { maxLength: 6, maxDepth: 3 })).toThrow(expect.objectContaining({ code: "ERR_CORE_LIMIT" }));
+  });
+
+  it.each<[string, (length: number) => string]>([
+    ["an integer", (length) => "9".repeat(length)],
+    ["a negative integer", (length) => `-${"9".repeat(length - 1)}`],
+    ["a fraction", (length) => `0.${"9".repeat(length - 2)}`],
+    ["an exponent", (length) => `1e-${"0".repeat(length - 3)}`],
+  ])("refuses %s longer than the limit, by default and by the caller's, and takes one as long", (_what, textOf) => {
+    for (const maxNumberLength of [undefined, 40, 128, 4096]) {
+      const limits = { maxLength: 10_000, maxDepth: 8, ...(maxNumberLength === undefined ? {} : { maxNumberLength }) };
+      const limit = maxNumberLength ?? MAX_NUMBER_LENGTH;
+      expect(Number(parseJson(textOf(limit), "x", limits))).toBe(Number(textOf(limit)));
+      expect(() => parseJson(`{"a": [\n${textOf(limit + 1)}]}`, "x", limits)).toThrow(
+        expect.objectContaining({
+          code: "ERR_CORE_LIMIT",
+          message: `x:2:1: a number of ${limit + 1} characters, more than the limit of ${limit}`,
+          details: { line: 2, column: 1, offset: 8, limit },
+        }),
+      );
+    }
+    expect(DEFAULT_JSON_LIMITS.maxNumberLength).toBe(MAX_NUMBER_LENGTH);
+  });
+
+  it("makes no integer of digits beyond the limit before it refuses them", () => {
+    const made = vi.spyOn(globalThis, "BigInt");
+    try {
+      expect(() => parseJson(`[${"9".repeat(MAX_NUMBER_LENGTH)},${"9".repeat(1_000_000)}]`)).toThrow(expect.objectContaining({ code: "ERR_CORE_LIMIT" }));
+      expect(made.mock.calls.map(([text]) => String(text).length)).toEqual([MAX_NUMBER_LENGTH]);
+    } finally {
+      made.mockRestore();
+    }
   });
 
   it("lets no error but its own escape from any text", () => {

@@ -17,14 +17,22 @@ export interface JsonLimits {
   readonly maxLength: number;
   /** Deepest nesting of arrays and objects: keeps the recursive parser off the end of the stack. */
   readonly maxDepth: number;
+  /** Longest number, in characters of its text with sign, point and exponent; {@link MAX_NUMBER_LENGTH} when absent. */
+  readonly maxNumberLength?: number;
 }
 
+/**
+ * Longest number where a caller names no other limit: a double is written with at most 25 characters, an integer of 256 bits with 78. To make an integer of its digits,
+ * and digits of the integer, takes time that grows faster than their count: a document of nothing but one number would block for seconds.
+ */
+export const MAX_NUMBER_LENGTH = 128;
+
 /** 16 MiB of text and 128 levels: more than any document of this project, small enough to refuse an attack at once. */
-export const DEFAULT_JSON_LIMITS: JsonLimits = { maxLength: 16 * 1024 * 1024, maxDepth: 128 };
+export const DEFAULT_JSON_LIMITS: JsonLimits = { maxLength: 16 * 1024 * 1024, maxDepth: 128, maxNumberLength: MAX_NUMBER_LENGTH };
 
 /**
  * Parses strict JSON (RFC 8259): no duplicate names, no trailing text, numbers without loss.
- * @throws {CoreError} ERR_CORE_JSON with line and column, ERR_CORE_LIMIT
+ * @throws {CoreError} ERR_CORE_JSON with line and column, ERR_CORE_LIMIT for text, nesting or a number beyond the limits
  */
 export function parseJson(text: string, what = "JSON", limits: JsonLimits = DEFAULT_JSON_LIMITS): JsonValue {
   if (text.length > limits.maxLength) {
@@ -32,7 +40,7 @@ export function parseJson(text: string, what = "JSON", limits: JsonLimits = DEFA
       details: { limit: limits.maxLength },
     });
   }
-  return new JsonParser(text, what, limits.maxDepth).document();
+  return new JsonParser(text, what, limits).document();
 }
 
 /** The value as an object, or undefined. */
@@ -64,12 +72,14 @@ class JsonParser {
   readonly #text: string;
   readonly #what: string;
   readonly #maxDepth: number;
+  readonly #maxNumberLength: number;
   #at = 0;
 
-  constructor(text: string, what: string, maxDepth: number) {
+  constructor(text: string, what: string, limits: JsonLimits) {
     this.#text = text;
     this.#what = what;
-    this.#maxDepth = maxDepth;
+    this.#maxDepth = limits.maxDepth;
+    this.#maxNumberLength = limits.maxNumberLength ?? MAX_NUMBER_LENGTH;
   }
 
   document(): JsonValue {
@@ -162,6 +172,18 @@ class JsonParser {
     NUMBER.lastIndex = this.#at;
     const match = NUMBER.exec(this.#text);
     if (match === null) return this.#fail(this.#at >= this.#text.length ? "unexpected end" : "value expected");
+    const { length } = match[0];
+    // Before anything is made of the digits.
+    if (length > this.#maxNumberLength) {
+      const { line, column } = this.#place();
+      throw new CoreError(
+        "ERR_CORE_LIMIT",
+        `${this.#what}:${line}:${column}: a number of ${length} characters, more than the limit of ${this.#maxNumberLength}`,
+        {
+          details: { line, column, offset: this.#at, limit: this.#maxNumberLength },
+        },
+      );
+    }
     this.#at = NUMBER.lastIndex;
     const value = Number(match[0]);
     if (match[1] === undefined && match[2] === undefined && !Number.isSafeInteger(value)) return BigInt(match[0]);
@@ -187,10 +209,13 @@ class JsonParser {
     return true;
   }
 
-  #fail(problem: string): never {
+  #place(): { readonly line: number; readonly column: number } {
     const before = this.#text.slice(0, this.#at);
-    const line = before.split("\n").length;
-    const column = this.#at - before.lastIndexOf("\n");
+    return { line: before.split("\n").length, column: this.#at - before.lastIndexOf("\n") };
+  }
+
+  #fail(problem: string): never {
+    const { line, column } = this.#place();
     throw new CoreError("ERR_CORE_JSON", `${this.#what}:${line}:${column}: ${problem}`, { details: { line, column, offset: this.#at } });
   }
 }

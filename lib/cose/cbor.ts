@@ -1,5 +1,5 @@
 import { messageOf } from "@sealpod/core";
-import { cdeDecodeOptions, cdeEncodeOptions, decode, encode, Tag } from "cbor2";
+import { cdeEncodeOptions, decode, encode, Tag } from "cbor2";
 import { CoseError } from "./errors.ts";
 
 /** A CBOR value of the kinds that COSE uses. Integers beyond 2^53 are `bigint`; there are no floats, no `undefined`, no other simple values. */
@@ -29,8 +29,9 @@ export const MAX_CBOR_BYTES: number = 64 * 1024;
 export const MAX_CBOR_DEPTH = 16;
 
 /**
- * Reads one item of deterministic CBOR (RFC 8949 section 4.2.1): shortest forms, definite lengths, sorted keys without duplicates, no trailing bytes.
- * Two encodings of one value would let a signature mean two things, so there is exactly one.
+ * Reads one item of CBOR in preferred serialization (RFC 8949 section 4.1): shortest forms, definite lengths, no key twice, no trailing bytes.
+ * Keys may stand in any order: COSE does not ask for a deterministic encoding (RFC 9052 section 9), and signers write claims in the order of their numbers or their names.
+ * That leaves one meaning to each text of bytes, which is what a signature is over; it does not leave one text to each meaning.
  * @param what name of the item, for messages
  * @throws {CoseError} ERR_COSE_CBOR, ERR_COSE_LIMIT
  */
@@ -42,7 +43,10 @@ export function parseCbor(bytes: Uint8Array, what: string): CborValue {
   try {
     // Global tag decoders would turn hostile input into RegExp and Date objects.
     value = decode(Uint8Array.from(bytes), {
-      ...cdeDecodeOptions,
+      rejectStreaming: true,
+      requirePreferred: true,
+      // Wherever the two stand: keys need not be sorted, so equal ones need not be neighbours.
+      rejectDuplicateKeys: true,
       preferMap: true,
       ignoreGlobalTags: true,
       // The library counts some levels more than once; the exact limit is checked below.
@@ -52,12 +56,12 @@ export function parseCbor(bytes: Uint8Array, what: string): CborValue {
       rejectUndefined: true,
     });
   } catch (cause) {
-    throw new CoseError("ERR_COSE_CBOR", `${what} is not deterministic CBOR: ${messageOf(cause)}`, { cause });
+    throw new CoseError("ERR_COSE_CBOR", `${what} is not CBOR as COSE has it: ${messageOf(cause)}`, { cause });
   }
   return fromLibrary(value, what, 0);
 }
 
-/** The deterministic encoding of a value. */
+/** The deterministic encoding of a value (RFC 8949 section 4.2.1): keys are sorted. */
 export function encodeCbor(value: CborValue): Uint8Array {
   return Uint8Array.from(encode(toLibrary(value), cdeEncodeOptions));
 }

@@ -20,7 +20,7 @@ export const COSE_ERRORS: ErrorTable<CoseErrorCode> = {
     action: "caller",
     exit: 1,
     http: 400,
-    summary: "Bytes are not deterministic CBOR (RFC 8949 section 4.2), or hold a value that has no place in COSE.",
+    summary: "Bytes are not CBOR in its shortest form (RFC 8949 section 4.1) with each key once, or hold a value that has no place in COSE.",
   },
   ERR_COSE_LIMIT: { action: "refused", exit: 1, http: 413, summary: "A CBOR item is larger or deeper than a named limit." },
   ERR_COSE_STRUCTURE: { action: "caller", exit: 1, http: 400, summary: "A message is not a COSE_Sign1 with the headers that it needs (RFC 9052)." },

@@ -80,10 +80,10 @@ export function verifyUvmEndorsement(bytes: Uint8Array, trust: readonly UvmTrust
     );
   }
   const chain = readChain(message.protectedHeader);
-  const { leaf, certificates } = verifyDidX509(parseDidX509(trusted.issuer), chain);
+  const { leaf } = verifyDidX509(parseDidX509(trusted.issuer), chain);
   checkLeaf(message.protectedHeader, leaf);
   const { payload } = verifySign1(message, leaf.publicKey, UNDERSTOOD);
-  if (statement.form === "hash-envelope") checkIssuedAt(statement.signingTime, certificates);
+  if (statement.form === "hash-envelope") checkIssuedAt(statement.signingTime, chain);
   const { svn, launchMeasurement } = statement.form === "json" ? readJsonPayload(payload) : { svn: statement.svn, launchMeasurement: readMeasurement(payload) };
   if (svn < trusted.minimumSvn) {
     throw new CoseError("ERR_COSE_SVN", `endorsement: version ${svn} of feed ${trusted.feed}, expected at least ${trusted.minimumSvn}`, {
@@ -208,7 +208,10 @@ function checkLeaf(header: CborMap, leaf: Certificate): void {
     throw new CoseError("ERR_COSE_CERTIFICATE", "endorsement: x5t names another certificate than the leaf of x5chain");
 }
 
-/** The signer's certificates had to be valid when it signed; the hash envelope form states that time under the signature. */
+/**
+ * The signer's certificates had to be valid when it signed; the hash envelope form states that time under the signature.
+ * @param certificates all of x5chain: also those above the did's CA, by which other verifiers may go
+ */
 function checkIssuedAt(time: number, certificates: readonly Certificate[]): void {
   for (const { notBefore, notAfter } of certificates) {
     if (time < notBefore || time > notAfter)

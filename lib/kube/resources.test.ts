@@ -1,8 +1,20 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { KubeError, readManifest } from "./index.ts";
-import { container, pod, problemsOf, read, warningsOf, workloadOf } from "./test-support.ts";
+import { container, pod, problemsOf, read, specOf, warningsOf, workloadOf } from "./test-support.ts";
 
 describe("readResources", () => {
+  it("makes no integer of more digits than any number has, and keeps their text", () => {
+    const digits = "9".repeat(500);
+    const made = vi.spyOn(globalThis, "BigInt");
+    try {
+      const spec = specOf(container(`    args: [${digits}, 0x${digits}, 0x10]`));
+      expect(spec.containers[0]?.args).toEqual([digits, `0x${digits}`, "16"]);
+      expect(made.mock.calls.filter(([text]) => typeof text === "string" && text.length > 400)).toEqual([]);
+    } finally {
+      made.mockRestore();
+    }
+  });
+
   it("reads what decides a policy", () => {
     const workload = workloadOf(`apiVersion: apps/v1
 kind: Deployment

@@ -86,6 +86,12 @@ const RADIX = /^0(?:o[0-7]+|x[0-9a-fA-F]+)$/;
 const FLOAT = /^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$/;
 const NOT_FINITE = /^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$/;
 
+/**
+ * Longest integer, in characters; Kubernetes has none of more than 64 bits. Making an integer of its digits, and digits of the integer, takes time that grows faster than their
+ * count, so longer ones are the text that they stand for.
+ */
+const MAX_INTEGER = 128;
+
 /** Value of a scalar by the YAML 1.2 core schema (YAML 1.2.2 section 10.3.2), except that integers with leading zeros are text. */
 export function scalarValue(scalar: YamlScalar): ScalarValue {
   const { text } = scalar;
@@ -94,6 +100,7 @@ export function scalarValue(scalar: YamlScalar): ScalarValue {
   if (TRUE.test(text)) return true;
   if (FALSE.test(text)) return false;
   if (INTEGER.test(text) || RADIX.test(text)) {
+    if (text.length > MAX_INTEGER) return text;
     const value = BigInt(text.startsWith("+") ? text.slice(1) : text);
     return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   }

@@ -317,7 +317,7 @@ describe("malformed certificates", () => {
         // What reads is kept byte for byte: there is one encoding.
         expect(certificate.der).toEqual(bytes);
       }),
-      { numRuns: 3000 },
+      { numRuns: 1500 },
     );
   });
 });

@@ -107,6 +107,12 @@ describe("a chain is refused", () => {
     expect(verify([leaf, middle, root], { validity: { kind: "ignored", because: "test" } }).kind).toBe("verified-chain");
   });
 
+  it.each([Number.NaN, Infinity, -Infinity, 1e300])("when the clock says %d, which is no time", (time) => {
+    expect(() => verify([leaf, middle, root], { validity: { kind: "now", clock: { now: () => time } } })).toThrow(
+      expect.objectContaining({ code: "ERR_PKI_VALIDITY", message: expect.stringContaining(`it is no time (${time})`) as string }),
+    );
+  });
+
   it("never at the first and last moment of the validity", () => {
     for (const time of [NOW - DAY, NOW + DAY + 999]) verify([leaf, middle, root], { validity: { kind: "now", clock: { now: () => time } } });
   });

@@ -6,6 +6,7 @@ import { equalNames, formatName } from "./name.ts";
 import { OID } from "./oid.ts";
 import { checkRevocation, type RevocationCheck } from "./revocation.ts";
 import { verifySignature } from "./signature.ts";
+import { formatTime } from "./time.ts";
 
 /** Longest chain, leaf and root included: the longest of the field has three. */
 export const MAX_CHAIN_LENGTH = 6;
@@ -125,10 +126,10 @@ function verifyLink(certificate: Certificate, issuer: Certificate, name: string)
 
 function checkValidity(certificate: Certificate, now: number, name: string): void {
   if (now >= certificate.notBefore && now < certificate.notAfter + 1000) return;
-  const [from, to, at] = [certificate.notBefore, certificate.notAfter, now].map((time) => new Date(time).toISOString());
+  const [from, to, at] = [certificate.notBefore, certificate.notAfter, now].map(formatTime);
   throw new PkiError("ERR_PKI_VALIDITY", `${name} is valid from ${from} to ${to}, and it is ${at}`, {
     details: { notBefore: certificate.notBefore, notAfter: certificate.notAfter, now },
-    hint: now < certificate.notBefore ? "Check the clock of this machine." : "Ask for a fresh certificate.",
+    hint: now >= certificate.notBefore ? "Ask for a fresh certificate." : "Check the clock of this machine.",
   });
 }
 

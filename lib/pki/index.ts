@@ -13,3 +13,4 @@ export * from "./oid.ts";
 export * from "./pem.ts";
 export * from "./revocation.ts";
 export * from "./signature.ts";
+export * from "./time.ts";

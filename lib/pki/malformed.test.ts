@@ -114,7 +114,7 @@ describe("mutated seeds: nothing but PkiError comes out", () => {
   it("of certificates; what reads is kept byte for byte", () => {
     const { accepted, refused } = storm({
       seeds: certificates.map(({ certificate }, index) => seed(String(index), certificate.der)),
-      rounds: 16_000,
+      rounds: 4000,
       numbersFrom: SEED,
       nest,
       own: PkiError,
@@ -122,14 +122,14 @@ describe("mutated seeds: nothing but PkiError comes out", () => {
       check: (certificate, bytes) => expect(toHex(certificate.der)).toBe(toHex(bytes)),
     });
     // Not all are refused: a changed signature is no matter of structure. If all were, nothing behind the first check was tried.
-    expect(accepted).toBeGreaterThan(100);
-    expect(refused).toBeGreaterThan(8000);
+    expect(accepted).toBeGreaterThan(40);
+    expect(refused).toBeGreaterThan(2000);
   });
 
   it("of CRLs", () => {
     const { accepted, refused } = storm({
       seeds: lists.map(({ der }, index) => seed(String(index), der)),
-      rounds: 20_000,
+      rounds: 4000,
       numbersFrom: SEED + 1,
       nest,
       own: PkiError,
@@ -139,14 +139,14 @@ describe("mutated seeds: nothing but PkiError comes out", () => {
         expect(crl.nextUpdate).toBeGreaterThanOrEqual(crl.thisUpdate);
       },
     });
-    expect(accepted).toBeGreaterThan(100);
-    expect(refused).toBeGreaterThan(10_000);
+    expect(accepted).toBeGreaterThan(40);
+    expect(refused).toBeGreaterThan(2000);
   });
 
   it("of public keys; there is one encoding of a key", () => {
     storm({
       seeds: Object.entries(KEYS).map(([name, key]) => seed(name, encodePublicKeyInfo(key))),
-      rounds: 5000,
+      rounds: 2000,
       numbersFrom: SEED + 2,
       nest,
       own: PkiError,
@@ -171,7 +171,7 @@ describe("mutated seeds: nothing but PkiError comes out", () => {
         bytes: encodeUtf8(text),
         marks: [...text.matchAll(/-----|\r?\n|=/g)].map((match) => match.index),
       })),
-      rounds: 20_000,
+      rounds: 8000,
       numbersFrom: SEED + 3,
       nest: (inner, levels) => encodeUtf8(`${"-----BEGIN CERTIFICATE-----\n".repeat(levels)}${Buffer.from(inner).toString("latin1")}`),
       own: PkiError,
@@ -182,7 +182,7 @@ describe("mutated seeds: nothing but PkiError comes out", () => {
     expect(accepted).toBeGreaterThan(100);
     const numbers = new SeededNumbers(SEED + 4);
     const bundle = texts[0] ?? "";
-    for (let round = 0; round < 3000; round++) {
+    for (let round = 0; round < 1500; round++) {
       const at = numbers.below(bundle.length);
       const text = bundle.slice(0, at) + String.fromCharCode(numbers.below(0x300)) + bundle.slice(at + numbers.below(3));
       try {
@@ -199,7 +199,7 @@ describe("mutated seeds: nothing but PkiError comes out", () => {
     const anchors = [certificateAnchor(root.certificate)];
     const { accepted } = storm({
       seeds: [seed("leaf", leaf.der)],
-      rounds: 3000,
+      rounds: 2000,
       numbersFrom: SEED + 5,
       nest,
       own: PkiError,
@@ -274,7 +274,7 @@ describe("time grows no faster than linearly with size", () => {
       const bytes = make(size);
       const body = encodeSequence(encodeSequence(encodeInteger(1), bytes), bytes);
       return () => {
-        for (let time = 0; time < 20; time++) {
+        for (let time = 0; time < 10; time++) {
           refusal(() => parseCertificate(bytes))();
           refusal(() => parseCertificate(body))();
           refusal(() => parseCrl(bytes))();

@@ -5,6 +5,7 @@ import type { Crl } from "./crl.ts";
 import { PkiError } from "./errors.ts";
 import { equalNames, formatName } from "./name.ts";
 import { verifySignature } from "./signature.ts";
+import { formatTime } from "./time.ts";
 
 /** A CRL that its issuer signed, and that was in date when it was verified. */
 export interface VerifiedCrl {
@@ -95,12 +96,12 @@ export function checkRevocation(certificate: Certificate, issuer: Certificate, d
     });
   }
   // An old list beside a new one is somebody showing the past: only the newest is asked, and it must be in date itself.
-  const newest = authentic.reduce((best, crl) => (compareAge(crl, best) > 0 ? crl : best), first);
+  const newest = authentic.reduce((best, crl) => (compareCrlAge(crl, best) > 0 ? crl : best), first);
   checkDates(newest, check.clock.now());
   for (const crl of authentic) {
-    const entry = compareAge(crl, newest) === 0 ? crl.revoked.get(serialKey(certificate.serial)) : undefined;
+    const entry = compareCrlAge(crl, newest) === 0 ? crl.revoked.get(serialKey(certificate.serial)) : undefined;
     if (entry === undefined) continue;
-    const at = new Date(entry.revokedAt).toISOString();
+    const at = formatTime(entry.revokedAt);
     throw new PkiError(
       "ERR_PKI_REVOKED",
       `${name} was revoked by ${formatName(issuer.subject)} at ${at}${entry.reason === undefined ? "" : ` (${entry.reason})`}`,
@@ -109,6 +110,18 @@ export function checkRevocation(certificate: Certificate, issuer: Certificate, d
         hint: "Nothing that this certificate signs can be trusted; ask for one that replaces it.",
       },
     );
+  }
+}
+
+/** True if the certificate's key signed the list, and may: its own name and authority, no matter the dates. The certificate is taken as verified. */
+export function isSignedBy(crl: Crl, issuer: Certificate): boolean {
+  if (!equalNames(crl.issuer, issuer.subject)) return false;
+  try {
+    checkSignature(crl, issuer);
+    return true;
+  } catch (error) {
+    if (error instanceof PkiError) return false;
+    throw error;
   }
 }
 
@@ -132,15 +145,15 @@ function checkSignature(crl: Crl, issuer: Certificate): void {
 
 function checkDates(crl: Crl, now: number): void {
   if (now >= crl.thisUpdate && now < crl.nextUpdate + 1000) return;
-  const [from, to, at] = [crl.thisUpdate, crl.nextUpdate, now].map((time) => new Date(time).toISOString());
+  const [from, to, at] = [crl.thisUpdate, crl.nextUpdate, now].map(formatTime);
   throw new PkiError("ERR_PKI_CRL", `CRL of ${formatName(crl.issuer)} is of ${from}, its successor was due at ${to}, and it is ${at}`, {
     details: { thisUpdate: crl.thisUpdate, nextUpdate: crl.nextUpdate, now },
-    hint: now < crl.thisUpdate ? "Check the clock of this machine." : "Fetch the issuer's current CRL.",
+    hint: now >= crl.thisUpdate ? "Fetch the issuer's current CRL." : "Check the clock of this machine.",
   });
 }
 
-/** Positive if `a` is the newer one. */
-function compareAge(a: Crl, b: Crl): number {
+/** Positive if `a` is the newer one of two lists of one issuer: by date, then by number. */
+export function compareCrlAge(a: Crl, b: Crl): number {
   if (a.thisUpdate !== b.thisUpdate) return a.thisUpdate - b.thisUpdate;
   const [first, second] = [a.number ?? -1n, b.number ?? -1n];
   return first === second ? 0 : first > second ? 1 : -1;

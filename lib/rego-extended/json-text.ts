@@ -2,6 +2,9 @@ import { CoreError, parseJson } from "@sealpod/core";
 import type { BuiltinContext, Value } from "@sealpod/rego";
 import { builtinError, fromJson, JsonSyntaxError, marshal, parseJsonValue, RegoError, RegoObject, weigh } from "@sealpod/rego";
 
+/** Longest number, in characters: an integer of the 4096 bits that a number may have has 1234 digits. `fromJson` weighs those that are read. */
+const MAX_NUMBER_LENGTH = 1234;
+
 /**
  * JSON text as Go's `encoding/json` writes it: compact, names sorted, HTML characters escaped; sets become arrays.
  * @throws {RegoError} ERR_REGO_LIMIT_*
@@ -24,11 +27,15 @@ export function parseJsonText(text: string, what: string, duplicates: "refuse" |
   context.allocate(text.length * 2);
   try {
     if (duplicates === "last") return parseJsonValue(text, context.maxNesting);
-    return fromJson(parseJson(text, what, { maxLength: Infinity, maxDepth: context.maxNesting }), context.maxNesting);
+    return fromJson(parseJson(text, what, { maxLength: Infinity, maxDepth: context.maxNesting, maxNumberLength: MAX_NUMBER_LENGTH }), context.maxNesting);
   } catch (error) {
     if (error instanceof JsonSyntaxError) throw builtinError(`${what}: ${error.message}`);
     if (!(error instanceof CoreError)) throw error;
-    if (error.code === "ERR_CORE_LIMIT") throw new RegoError("ERR_REGO_LIMIT_NESTING", error.message, { cause: error });
+    if (error.code === "ERR_CORE_LIMIT") {
+      // Of the limits given only that of numbers has a place in the text.
+      const code = error.details["offset"] === undefined ? "ERR_REGO_LIMIT_NESTING" : "ERR_REGO_LIMIT_NUMBER";
+      throw new RegoError(code, error.message, { cause: error });
+    }
     throw builtinError(error.message);
   }
 }

@@ -56,15 +56,15 @@ function run(seed: number, count: number, seeds: readonly [Uint8Array, ...Uint8A
   return outcomes;
 }
 
-describe("reports, mutated by the ten thousand", () => {
+describe("reports, mutated", () => {
   const seeds = [milan.evidence(V2, 2).report, milan.evidence().report, milan.evidence({ version: 4 }, 4).report, turin.evidence().report] as const;
 
   it("are read as they are written, or refused with a code of this package", () => {
-    const outcomes = run(0x5eed_0001, 40_000, [...seeds], (bytes) => {
+    const outcomes = run(0x5eed_0001, 10_000, [...seeds], (bytes) => {
       if (toHex(encodeReport(parseReport(bytes))) !== toHex(bytes)) throw new Error("a report was read and lost something");
     });
     // Both happen, and often: else the mutations would test nothing.
-    expect(outcomes.get("taken")).toBeGreaterThan(1000);
+    expect(outcomes.get("taken")).toBeGreaterThan(300);
     for (const code of ["ERR_SNP_LENGTH", "ERR_SNP_RESERVED", "ERR_SNP_VERSION", "ERR_SNP_ALGORITHM", "ERR_SNP_FIELD"]) {
       expect(outcomes.get(code), code).toBeGreaterThan(10);
     }
@@ -75,7 +75,7 @@ describe("reports, mutated by the ten thousand", () => {
     for (const [index, processor] of [milan, turin].entries()) {
       const evidence = { ...processor.evidence(), cache };
       const good = toHex(evidence.report);
-      const outcomes = run(0x5eed_0002 + index, 5000, [evidence.report], (bytes) => {
+      const outcomes = run(0x5eed_0002 + index, 2500, [evidence.report], (bytes) => {
         verifyReport({ ...evidence, report: bytes });
         if (toHex(bytes) !== good) throw new Error("a changed report was verified");
       });
@@ -85,7 +85,7 @@ describe("reports, mutated by the ten thousand", () => {
   });
 });
 
-describe("certificates, mutated by the ten thousand", () => {
+describe("certificates, mutated", () => {
   const guids = [CERTIFICATE_GUIDS.vcek, CERTIFICATE_GUIDS.ask, CERTIFICATE_GUIDS.ark];
   const table = encodeCertificateTable(CERTIFICATES.map(({ der }, index) => ({ guid: guids[index] ?? "", data: der })));
   const pemTable = encodeCertificateTable(
@@ -94,27 +94,27 @@ describe("certificates, mutated by the ten thousand", () => {
   const small = encodeCertificateTable(guids.map((guid, index) => ({ guid, data: new Uint8Array(index + 1).fill(index + 1) })));
 
   it("tables are read as they are written, or refused", () => {
-    const outcomes = run(0x5eed_0003, 30_000, [table, small, small, new Uint8Array(48)], (bytes) => {
+    const outcomes = run(0x5eed_0003, 10_000, [table, small, small, new Uint8Array(48)], (bytes) => {
       const entries = parseCertificateTable(bytes);
       // What was read can be written, and reads the same. (Places and padding may differ.)
       if (entries.length > 0) expect(parseCertificateTable(encodeCertificateTable(entries))).toEqual(entries);
     });
     expect([...outcomes.keys()].sort()).toEqual(["ERR_SNP_CERTIFICATE_TABLE", "taken"]);
-    for (const count of outcomes.values()) expect(count).toBeGreaterThan(1000);
+    for (const count of outcomes.values()) expect(count).toBeGreaterThan(300);
   });
 
   it("chains of PEM are read or refused", () => {
     const cache = new CertificateCache({ capacity: 16 });
-    const outcomes = run(0x5eed_0005, 10_000, [encodeUtf8(PEM)], (bytes) => cache.parsePem(Buffer.from(bytes).toString("latin1")));
-    expect(outcomes.get("taken")).toBeGreaterThan(10);
-    expect(outcomes.get("ERR_SNP_CERTIFICATE")).toBeGreaterThan(1000);
+    const outcomes = run(0x5eed_0005, 4000, [encodeUtf8(PEM)], (bytes) => cache.parsePem(Buffer.from(bytes).toString("latin1")));
+    expect(outcomes.get("taken")).toBeGreaterThan(4);
+    expect(outcomes.get("ERR_SNP_CERTIFICATE")).toBeGreaterThan(400);
   });
 
   it("chains of tables, in DER and in PEM, are read or refused, and not verified if a certificate was changed", () => {
     const { report, roots, clock } = milan.evidence();
     const cache = new CertificateCache({ capacity: 16 });
     const original = new Set(CERTIFICATES.map(({ der }) => toHex(der)));
-    const outcomes = run(0x5eed_0006, 10_000, [table, concatBytes(table, new Uint8Array(512)), pemTable], (bytes) => {
+    const outcomes = run(0x5eed_0006, 4000, [table, concatBytes(table, new Uint8Array(512)), pemTable], (bytes) => {
       const certificates = parseCertificateChainTable(bytes);
       verifyReport({ report, certificates, roots, clock, cache });
       for (const { der } of [certificates.endorsementKey, certificates.intermediate, certificates.root]) {
@@ -122,22 +122,22 @@ describe("certificates, mutated by the ten thousand", () => {
       }
     });
     // Padding may change as long as it is zeros, and what stands in the header is found wherever it points.
-    expect(outcomes.get("taken")).toBeGreaterThan(50);
-    for (const code of ["ERR_SNP_CERTIFICATE_TABLE", "ERR_SNP_CERTIFICATE", "ERR_SNP_CHAIN"]) expect(outcomes.get(code), code).toBeGreaterThan(100);
+    expect(outcomes.get("taken")).toBeGreaterThan(20);
+    for (const code of ["ERR_SNP_CERTIFICATE_TABLE", "ERR_SNP_CERTIFICATE", "ERR_SNP_CHAIN"]) expect(outcomes.get(code), code).toBeGreaterThan(40);
   });
 });
 
-describe("policy documents, mutated by the ten thousand", () => {
+describe("policy documents, mutated", () => {
   it("are read or refused", () => {
     const seed = encodeUtf8(
       encodeReportPolicy({ ...anyReportPolicy(), vmpls: [0], hostData: new Uint8Array(32), minimumTcb: { Milan: { snp: 24 } }, platformSet: ["bit6"] }),
     );
-    const outcomes = run(0x5eed_0007, 10_000, [seed], (bytes) => {
+    const outcomes = run(0x5eed_0007, 4000, [seed], (bytes) => {
       const policy = parseReportPolicy(Buffer.from(bytes).toString("latin1"));
       expect(parseReportPolicy(encodeReportPolicy(policy))).toEqual(policy);
     });
     expect([...outcomes.keys()].sort()).toEqual(["ERR_SNP_POLICY_SYNTAX", "taken"]);
-    expect(outcomes.get("taken")).toBeGreaterThan(50);
+    expect(outcomes.get("taken")).toBeGreaterThan(20);
   });
 });
 

@@ -1,8 +1,8 @@
 import { decodeJwt } from "jose";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { encodeUtf8, isSealpodError, sha256, silentLogger, toBase64url } from "@sealpod/core";
+import { encodeUtf8, isSealpodError, sha256, silentLogger, toBase64url, toHex } from "@sealpod/core";
 import type { UvmTrust } from "@sealpod/cose";
-import { issueCrl, type Crl } from "@sealpod/pki";
+import { issueCrl, type Certificate, type Crl } from "@sealpod/pki";
 import { anyReportPolicy, type ProductName, type ReportPolicy } from "@sealpod/snp";
 import { EndorsementVerifier } from "./endorsements.ts";
 import { attestationApp, openAttestationStore, parseAttestRequest, Attester, PolicyBook, type AttestationService, type AttestationStore } from "./index.ts";
@@ -66,6 +66,17 @@ describe("revocation", () => {
     lists = [crl({ serials: [processor.intermediate.serial + 1n] })];
     expect(judge.attest(request()).root).toBe("emulator");
     expect(asked).toEqual(["Milan", "Milan", "Milan"]);
+  });
+
+  it("heeds of which hierarchy a list is, and tells the root's certificate of good evidence to whoever keeps the lists", () => {
+    const learned: [ProductName, string][] = [];
+    const learnRoot = (product: ProductName, root: Certificate): void => void learned.push([product, toHex(root.der)]);
+    const judged = (endorsement: "vcek" | "vlek"): string =>
+      attester({ revocation: { crls: () => [{ kind: "tagged-crl", endorsement, crl: crl() }], missing: "refuse", learnRoot } }).attest(request()).root;
+    expect(() => judged("vlek")).toThrow(refused("ERR_SNP_REVOCATION") as Error);
+    expect(learned).toEqual([]);
+    expect(judged("vcek")).toBe("emulator");
+    expect(learned).toEqual([["Milan", toHex(processor.ark.certificate.der)]]);
   });
 
   it("refuses or accepts chains without a list, as configured", () => {

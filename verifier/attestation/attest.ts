@@ -1,19 +1,22 @@
 import type { UvmTrust } from "@sealpod/cose";
 import { equalBytes, isSealpodError, isZero, sha256, toHex, type JsonObject } from "@sealpod/core";
-import type { Crl } from "@sealpod/pki";
+import type { Certificate } from "@sealpod/pki";
 import {
   CertificateCache,
   HOST_VMPL,
   parseEndorsementKey,
+  signingKeyOf,
+  parseGuestPolicy,
   validateReport,
   verifyReport,
   type ProductName,
   type ReportPolicy,
+  type ReportRevocation,
   type TrustRoot,
   type VerifiedReport,
 } from "@sealpod/snp";
 import type { AttestRequest, BoundData } from "./attest-request.ts";
-import { reportClaims, sortClaims } from "./claims.ts";
+import { MAX_ATTESTATION_TOKEN, reportClaims } from "./claims.ts";
 import { EndorsementVerifier, type EndorsementOutcome } from "./endorsements.ts";
 import { AttestationError } from "./errors.ts";
 import { parseRequestToken } from "./jws.ts";
@@ -26,9 +29,11 @@ import { completeClaims, signToken, unsignedToken, type TokenIssuer } from "./to
 /** Where revoked certificates are looked up. */
 export interface RevocationOptions {
   /** The lists of a product that are at hand; asked for at each request, so a list that was fetched meanwhile counts at once. */
-  crls(product: ProductName): readonly Crl[];
-  /** What an intermediate certificate comes to about whose issuer there is no list. */
+  crls(product: ProductName): ReportRevocation["crls"];
+  /** What an intermediate certificate comes to if there is no list of its issuer for its hierarchy (VCEK or VLEK). */
   readonly missing: "accept" | "refuse";
+  /** Is told the root's certificate after each report that verified, for whoever keeps lists to verify them by. */
+  learnRoot?(product: ProductName, root: Certificate): void;
 }
 
 /** What attestation rests on. */
@@ -77,7 +82,7 @@ export class Attester {
    * the caller wrote the policy, so a signature under the service's name would vouch for claims of the caller's invention.
    * @throws {AttestationError} ERR_ATTESTATION_EVIDENCE with the failed check in `details.check`, ERR_ATTESTATION_RUNTIME_DATA, ERR_ATTESTATION_INIT_TIME_DATA,
    * ERR_ATTESTATION_REPORT_POLICY, ERR_ATTESTATION_POLICY_DENIED, ERR_ATTESTATION_POLICY_EVALUATION, ERR_ATTESTATION_POLICY_LIMIT; for a draft also
-   * ERR_ATTESTATION_POLICY_SYNTAX and ERR_ATTESTATION_JWS
+   * ERR_ATTESTATION_POLICY_SYNTAX and ERR_ATTESTATION_JWS; ERR_ATTESTATION_REQUEST if the token would be too long for its readers
    */
   attest(request: AttestRequest): Attestation {
     const verified = this.#verifyEvidence(request);
@@ -85,19 +90,19 @@ export class Attester {
     if (request.runtimeData !== undefined) checkRuntimeData(report.reportData, request.runtimeData);
     if (request.initTimeData !== undefined) checkInitTimeData(report.hostData, request.initTimeData);
     this.#checkReportPolicy(verified);
-    const endorsement = this.#endorsements.verify(request.endorsements, report.measurement);
+    const endorsement = judgeGuest(report.policy, this.#endorsements.verify(request.endorsements, report.measurement));
 
     // Only now: to read and evaluate a policy of a stranger's making is more work than most, and not for those without genuine evidence.
     const draft = request.draftPolicy === undefined ? undefined : parseDraft(request.draftPolicy);
     const { policy, hash, signer } = draft ?? this.#policies.get("SevSnpVm");
-    const evidence = sortClaims({
+    const evidence: JsonObject = {
       ...reportClaims(verified),
-      "x-ms-compliance-status": endorsement.kind === "endorsed" ? endorsement.claim : undefined,
-      "x-ms-inittime": request.initTimeData?.json,
-      "x-ms-runtime": request.runtimeData?.json,
+      ...(endorsement.kind === "endorsed" && { "x-ms-compliance-status": endorsement.claim }),
+      ...(request.initTimeData?.json !== undefined && { "x-ms-inittime": request.initTimeData.json }),
+      ...(request.runtimeData?.json !== undefined && { "x-ms-runtime": request.runtimeData.json }),
       "x-ms-ver": "1.0",
       "x-sealpod-root": verified.root.name,
-    });
+    };
     const { issued, lifetime } = applyPolicy(policy, evidence);
     const claims = completeClaims(
       this.#service,
@@ -105,6 +110,7 @@ export class Attester {
       lifetime,
     );
     const token = draft === undefined ? signToken(this.#service, claims) : unsignedToken(claims);
+    if (token.length > MAX_ATTESTATION_TOKEN) throw tooLong(token, request);
     return { token, root: verified.root.name, endorsement, draft: draft !== undefined };
   }
 
@@ -118,11 +124,13 @@ export class Attester {
   #verifyEvidence(request: AttestRequest): VerifiedReport {
     const { roots, clock, revocation } = this.#service;
     const verified = refusing("ERR_ATTESTATION_EVIDENCE", "the evidence does not verify", () => {
-      const certificates = this.#cache.parsePem(request.certificates);
+      const certificates = this.#cache.parsePem(request.certificates, signingKeyOf(request.report));
       const evidence = { report: request.report, certificates, roots, clock, cache: this.#cache };
       if (revocation === undefined) return verifyReport(evidence);
       const { product } = parseEndorsementKey(certificates.endorsementKey);
-      return verifyReport({ ...evidence, revocation: { crls: revocation.crls(product), missing: revocation.missing } });
+      const judged = verifyReport({ ...evidence, revocation: { crls: revocation.crls(product), missing: revocation.missing } });
+      revocation.learnRoot?.(judged.product, certificates.root);
+      return judged;
     });
     // A host can have a report made with REPORT_DATA of its own choice; a token about it would bind the host's key to the guest.
     if (verified.report.vmpl === HOST_VMPL) {
@@ -138,6 +146,28 @@ export class Attester {
     if (reportPolicy !== undefined)
       refusing("ERR_ATTESTATION_REPORT_POLICY", "the evidence is genuine and not accepted here", () => validateReport(verified, reportPolicy));
   }
+}
+
+/**
+ * The status says what booted. Whether it is still that is up to the host if the guest lets itself be debugged, or handed to a migration agent: then the host, or
+ * whoever it hands the guest to, may read and write its memory.
+ */
+function judgeGuest(guestPolicy: bigint, endorsement: EndorsementOutcome): EndorsementOutcome {
+  if (endorsement.kind !== "endorsed") return endorsement;
+  const { debugAllowed, migrationAgentAllowed } = parseGuestPolicy(guestPolicy);
+  const allowed = [debugAllowed ? "debugging" : undefined, migrationAgentAllowed ? "migration" : undefined].filter((item) => item !== undefined);
+  if (allowed.length === 0) return endorsement;
+  return { kind: "refused", problem: `the guest's policy allows ${allowed.join(" and ")}: the host may read and change what runs in it, whatever has booted` };
+}
+
+/** A token that its readers refuse is of no use, and a large answer to a small request is of use to the wrong people. */
+function tooLong(token: string, { runtimeData, initTimeData }: AttestRequest): AttestationError {
+  const bytes = (runtimeData?.bytes.length ?? 0) + (initTimeData?.bytes.length ?? 0);
+  return new AttestationError(
+    "ERR_ATTESTATION_REQUEST",
+    `the token would have ${token.length} characters, more than the limit of ${MAX_ATTESTATION_TOKEN}; runtimeData and initTimeData have ${bytes} bytes`,
+    { details: { limit: MAX_ATTESTATION_TOKEN }, hint: "Send less runtime data, or have the policy issue less." },
+  );
 }
 
 /** A draft is written like the policies of PUT; whether it is signed makes no difference, because its token is not. */

@@ -4,6 +4,12 @@ import { toHex, type JsonObject, type JsonValue } from "@sealpod/core";
 /** Seconds that a token lives: what the genuine service gives. */
 export const TOKEN_LIFETIME = 28_800;
 
+/** Longest token that is issued, and that `verifyAttestationToken` takes, in characters: tokens carry the guest's runtime data, a few KiB by custom. */
+export const MAX_ATTESTATION_TOKEN: number = 256 * 1024;
+
+/** Deepest nesting of a token's claims, whose object itself counts as 0: a guest chooses that of its runtime data. */
+export const MAX_CLAIMS_DEPTH = 64;
+
 /** Hash of the default policy for SEV-SNP as the genuine service states it; the text of that policy is not published. */
 export const DEFAULT_POLICY_HASH = "9NY0VnTQ-IiBriBplVUpFbczcDaEBUwsiFYAzHu_gco";
 

@@ -2,7 +2,7 @@ export { attestationApp, type AttestationAppOptions } from "./app.ts";
 export { parseAttestRequest, type AttestRequest, type BoundData } from "./attest-request.ts";
 export { Attester, type Attestation, type AttestationService, type RevocationOptions } from "./attest.ts";
 export { ATTESTATION_TYPES, parseAttestationType, type AttestationType } from "./attestation-type.ts";
-export { DEFAULT_POLICY_HASH, reportClaims, TOKEN_LIFETIME } from "./claims.ts";
+export { DEFAULT_POLICY_HASH, MAX_ATTESTATION_TOKEN, MAX_CLAIMS_DEPTH, reportClaims, TOKEN_LIFETIME } from "./claims.ts";
 export { EndorsementVerifier, type EndorsementOutcome } from "./endorsements.ts";
 export { ATTESTATION_ERRORS, AttestationError, type AttestationErrorCode } from "./errors.ts";
 export { parseRequestToken, type RequestToken } from "./jws.ts";
@@ -50,7 +50,6 @@ export {
 export { type TokenIssuer } from "./token.ts";
 export {
   decodeAttestationToken,
-  MAX_ATTESTATION_TOKEN,
   parseJwks,
   TOKEN_CHECKS,
   verifyAttestationToken,

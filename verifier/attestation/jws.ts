@@ -26,8 +26,11 @@ export interface RequestToken {
   readonly signer: Certificate | undefined;
 }
 
-/** Longest token: a policy of the largest size in two layers of base64, with certificates. */
-export const MAX_REQUEST_TOKEN: number = 1024 * 1024;
+/**
+ * Longest token: a policy of the largest size in two layers of base64, with certificates. In the answer to GET /policies it stands in a third one, and the whole is no longer
+ * than the longest token that our own client takes (MAX_ATTESTATION_TOKEN), with some KiB for the rest.
+ */
+export const MAX_REQUEST_TOKEN: number = 188 * 1024;
 
 /** A header holds a few certificates of some 2 KiB. */
 const MAX_HEADER = 64 * 1024;

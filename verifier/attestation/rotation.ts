@@ -26,10 +26,15 @@ export interface KeyRotation {
 /** Follows the schedule of the signing keys, at once and then every {@link ROTATION_INTERVAL}. A step that fails is logged and tried again at the next. */
 export function startKeyRotation({ store, timer, logger }: KeyRotationOptions): KeyRotation {
   let running: Promise<void> | undefined;
+  let owed = false;
   const step = async (): Promise<void> => {
     try {
       const done = await store.rotate();
+      if (done.includes("drop-key")) logger.log("error", "the next signing key did not open with the master key, and was taken back");
       if (done.length > 0) logger.log("info", "signing keys changed", { done: done.join(", ") });
+      if (store.erasureOwed && !owed) logger.log("warn", "the private half of a retired key may still be in the database's files: another program reads them");
+      if (!store.erasureOwed && owed) logger.log("info", "no private half of a retired key is in the database's files any more");
+      owed = store.erasureOwed;
     } catch (error) {
       logger.log("error", "the rotation of the signing keys failed", { problem: messageOf(error) });
     }

@@ -14,9 +14,12 @@ import {
   type Setting,
 } from "@sealpod/service";
 import { PRODUCT_NAMES, type ProductName } from "@sealpod/snp";
+import { KEYS_CACHE_TIME } from "./store.ts";
 
 const MINUTE = 60 * 1000;
 const DAY = 24 * 60 * MINUTE;
+/** Node's timers take less than 2^31 milliseconds, some 24.9 days: what is longer they take for one millisecond. */
+const MAX_TIMER: number = 24 * DAY;
 
 /** A root of trust as it is configured: AMD's, which the program knows, or another that is named with its certificate. */
 export type RootSetting =
@@ -45,7 +48,7 @@ export interface ManagementIssuer {
   readonly audience: string;
   /** URL of the issuer's keys (JWKS). */
   readonly keys: string;
-  /** Who may manage: values of `oid`, `appid`, `azp` or `sub`. */
+  /** Who may manage: values of `oid` (`sub` where there is none), and for tokens of apps that act for themselves also `appid` or `azp`. */
   readonly subjects: readonly string[];
 }
 
@@ -109,7 +112,7 @@ export const ATTESTATION_SETTINGS: CommonSettings & Schema<Omit<AttestationSetti
       parseCrls,
     ),
     missing: choiceSetting("What becomes of evidence about whose intermediate certificate there is no list.", ["accept", "refuse"], { preset: "accept" }),
-    refresh: durationSetting("Time between fetches of the lists.", { preset: "6h" }, MINUTE, 30 * DAY),
+    refresh: durationSetting("Time between fetches of the lists.", { preset: "6h" }, MINUTE, MAX_TIMER),
   },
   reportPolicy: fileSetting(
     "Report policy in JSON (`sealpod attest verify --help`): what a genuine report must be like to get a token at all, such as a minimum TCB. Without it every genuine report gets one, and relying parties judge its claims.",
@@ -136,7 +139,12 @@ export const ATTESTATION_SETTINGS: CommonSettings & Schema<Omit<AttestationSetti
     issuers: listSetting(
       "Issuers whose access tokens may manage policies. Without them and without tokenFile, management operations answer 401.",
       { preset: [] },
-      jsonSetting("An issuer.", '{"issuer", "audience", "keys": URL of its JWKS, "subjects": [object or client ids]}', { required: true }, parseIssuer),
+      jsonSetting(
+        "An issuer.",
+        '{"issuer", "audience", "keys": URL of its JWKS, "subjects": [object ids, or client ids of apps that act for themselves]}',
+        { required: true },
+        parseIssuer,
+      ),
     ),
     authority: textSetting("Where clients get tokens for management, named in the challenge; the first issuer if nothing is said.", {}, "a URL"),
     certificates: listSetting(
@@ -147,7 +155,7 @@ export const ATTESTATION_SETTINGS: CommonSettings & Schema<Omit<AttestationSetti
   },
   keyRotation: {
     every: durationSetting("Time for which a signing key signs.", { preset: "90d" }, DAY, 3650 * DAY),
-    overlap: durationSetting("Time for which a signing key is published before it signs.", { preset: "1d" }, 60 * MINUTE, 365 * DAY),
+    overlap: durationSetting("Time for which a signing key is published before it signs.", { preset: "1d" }, KEYS_CACHE_TIME + MINUTE, 365 * DAY),
   },
 };
 

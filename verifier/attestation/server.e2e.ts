@@ -49,7 +49,7 @@ describe("the attestation service as a process", () => {
     expect(certs.status).toBe(200);
     expect(JSON.parse(certs.text)).toMatchObject({ keys: [{ kty: "RSA", alg: "RS256" }] });
     expect(JSON.parse((await world.ask("GET", "/healthz")).text)).toEqual({ status: "alive" });
-    expect(JSON.parse((await world.ask("GET", "/readyz")).text)).toEqual({ status: "ready", checks: { database: { ok: true } } });
+    expect(JSON.parse((await world.ask("GET", "/readyz")).text)).toEqual({ status: "ready", checks: { database: { ok: true }, rotation: { ok: true } } });
     const attested = await world.ask("POST", "/attest/SevSnpVm?api-version=2022-08-01&probe=secret-query", { body: world.evidence() });
     expect(attested.status).toBe(200);
     expect(claimsOf(tokenOf(attested))).toMatchObject({ iss: world.origin, "x-sealpod-root": "emulator" });

@@ -71,6 +71,7 @@ export async function startAttestationServer(settings: AttestationSettings, port
   );
   masterKey.fill(0);
   if (policyCertificates.length > 0) store.seedPolicyCertificates(policyCertificates.flat().map(({ der }) => der));
+  if (settings.management.mode === "isolated") requireVouched(store.unvouchedPolicies());
   const rotation = startKeyRotation({ store, logger, timer: { every: repeat } });
   stack.defer(async () => rotation.stop());
   const revocation = await openRevocation(
@@ -104,7 +105,11 @@ export async function startAttestationServer(settings: AttestationSettings, port
     random,
     limits: limitsOf(settings),
     operations: operationsOf(settings) === "main" ? "main" : "separate",
-    ready: { database: () => void store.signer(), ...(revocation === undefined ? {} : { revocation: () => revocation.check() }) },
+    ready: {
+      database: () => void store.signer(),
+      rotation: () => store.checkRotation(),
+      ...(revocation === undefined ? {} : { revocation: () => revocation.check() }),
+    },
     replaceGlobals: ports.ownsProcess,
   });
   const server = await serve(service, serveOptionsOf(settings));
@@ -157,7 +162,7 @@ export function attestationProgram(ports: Omit<AttestationServerPorts, "logger" 
 }
 
 /** What no key alone shows. */
-function checkTogether({ tls, roots, management, revocation }: AttestationSettings): void {
+function checkTogether({ tls, roots, management, revocation, keyRotation }: AttestationSettings): void {
   const problem =
     (tls.cert === undefined) !== (tls.key === undefined)
       ? `tls.${tls.cert === undefined ? "cert" : "key"} is missing: a certificate needs its key, and a key its certificate`
@@ -167,8 +172,20 @@ function checkTogether({ tls, roots, management, revocation }: AttestationSettin
           ? "management.mode is isolated, and neither tokenFile nor issuers say who may manage"
           : revocation.crls.kind === "files" && revocation.crls.files.length === 0
             ? 'revocation.crls is an empty list: say "off", or name the files'
-            : undefined;
+            : keyRotation.overlap >= keyRotation.every
+              ? "keyRotation.overlap is not less than keyRotation.every: a key would be published before the one that it succeeds"
+              : undefined;
   if (problem !== undefined) throw new ServiceError("ERR_SERVICE_CONFIG", problem, { hint: "--describe-config prints every key with its meaning." });
+}
+
+/** In isolated mode nobody but the holders of policy certificates decides. A policy from before the change of mode would go on deciding, in the name of none of them. */
+function requireVouched(unvouched: readonly string[]): void {
+  if (unvouched.length === 0) return;
+  throw new ServiceError(
+    "ERR_SERVICE_CONFIG",
+    `management.mode is isolated, and the policy in force for ${unvouched.join(", ")} is not signed with a policy certificate: it was set in mode aad`,
+    { hint: "Start once more with management.mode aad, and set each of them again with the signature of a policy certificate, or reset it." },
+  );
 }
 
 async function openRoots(settings: readonly RootSetting[]): Promise<readonly TrustRoot[]> {

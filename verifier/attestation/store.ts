@@ -26,6 +26,12 @@ export const KEYS_CACHE_TIME: number = HOUR;
 /** Clocks of this service's processes and of its clients differ by less than this, so a retired key stays published longer by it. */
 const CLOCK_MARGIN = 10 * 60 * 1000;
 
+/** Milliseconds that a change waits for that of another process. Each takes a few. */
+const BUSY_TIME = 5000;
+
+/** Milliseconds by which a step of the rotation may be late: it is tried every minute. */
+const ROTATION_DELAY = 15 * 60 * 1000;
+
 /** The life of a signing key. */
 export interface RotationSchedule {
   /** Milliseconds from one key's first signature to the next one's. */
@@ -83,7 +89,9 @@ export type AuditOperation =
   | "publish-key"
   | "activate-key"
   | "retire-key"
-  | "remove-key";
+  | "remove-key"
+  /** A published successor whose private half does not open, taken back. */
+  | "drop-key";
 
 /** A line of the audit, which only grows. */
 export interface AuditEntry {
@@ -156,6 +164,8 @@ export class AttestationStore {
   /** Opened private keys by `kid`; a kid names one key for ever, so nothing here goes stale. */
   readonly #opened = new Map<string, KeyObject>();
   #state: State | undefined;
+  /** The log may hold the private half of a retired key. True at first: the process before this one may have died in between, or been kept from it. */
+  #erasureOwed = true;
 
   /** Use {@link openAttestationStore}. */
   constructor(database: DatabaseSync, masterKey: MasterKey, options: AttestationStoreOptions) {
@@ -295,8 +305,11 @@ export class AttestationStore {
   }
 
   /**
-   * Does what the schedule and the clock ask for: publishes a successor, lets it sign after its overlap, drops retired keys whose last token has expired.
-   * To be called now and then; a late call delays a step and breaks nothing. The private half of a key is erased in the step that retires it.
+   * Does what the schedule and the clock ask for: publishes a successor, lets it sign after its overlap, drops retired keys whose last token has expired, and replaces a
+   * successor whose private half does not open. To be called now and then; a late call delays a step and breaks nothing.
+   *
+   * The private half of a key is erased in the step that retires it: from its row at once, and from the files of the database as soon as no other connection reads them; until
+   * then {@link erasureOwed} is true, and each call tries again, without waiting.
    * @returns what was done, e.g. for the log
    */
   async rotate(): Promise<readonly AuditOperation[]> {
@@ -304,13 +317,45 @@ export class AttestationStore {
     // Making a key takes a tenth of a second, too long inside a transaction.
     const { signer, keys } = this.#current();
     const due = (active: PublishedKey): boolean => active.activates + period - overlap <= this.#now();
-    const spare = due(signer) && !keys.some(({ state }) => state === "next") ? await this.#makeKey() : undefined;
-    return this.#changeKeys((done) => {
-      this.#advance("schedule", done);
+    const next = keys.find(({ state }) => state === "next");
+    const broken = next === undefined || this.#opens(next.kid) ? undefined : next.kid;
+    const spare = broken !== undefined || (due(signer) && next === undefined) ? await this.#makeKey() : undefined;
+    const done = this.#changeKeys((steps) => {
+      if (broken !== undefined) this.#drop(broken, "schedule", steps);
+      this.#advance("schedule", steps);
       const [active] = this.#readKeys();
-      if (spare !== undefined && active !== undefined && due(active))
-        this.#publish(spare, Math.max(this.#now() + overlap, active.activates + period), "schedule", done);
+      // What is dropped is replaced, also if it was published by call and not by the schedule.
+      if (spare !== undefined && active !== undefined && (due(active) || steps.includes("drop-key")))
+        this.#publish(spare, Math.max(this.#now() + overlap, Math.min(active.activates + period, next?.activates ?? Infinity)), "schedule", steps);
     });
+    if (done.includes("retire-key")) this.#erasureOwed = true;
+    if (this.#erasureOwed) this.#erasureOwed = !this.#emptyLog();
+    return done;
+  }
+
+  /** True while the private half of a retired key may still be in the files of the database, because another connection reads them. {@link rotate} tries to change that. */
+  get erasureOwed(): boolean {
+    return this.#erasureOwed;
+  }
+
+  /**
+   * Whether keys follow their schedule.
+   * @throws {AttestationError} ERR_ATTESTATION_STORE if a step is late by more than a quarter of an hour, which {@link rotate} would have mended: it is not called, or fails
+   */
+  checkRotation(): void {
+    const { signer, keys } = this.#current();
+    const next = keys.find(({ state }) => state === "next");
+    const [step, at] =
+      next === undefined
+        ? ["publish a successor", signer.activates + this.#rotation.period - this.#rotation.overlap]
+        : ["change to its successor", next.activates];
+    const late = this.#now() - at;
+    if (late <= ROTATION_DELAY) return;
+    throw new AttestationError(
+      "ERR_ATTESTATION_STORE",
+      `the rotation of the signing keys is overdue: it should have gone on to ${step} ${Math.floor(late / 60_000)} minutes ago`,
+      { hint: "The log says why each try fails." },
+    );
   }
 
   /**
@@ -324,6 +369,21 @@ export class AttestationStore {
     const next = this.publishedKeys().find(({ state }) => state === "next");
     if (next === undefined) throw new AttestationError("ERR_ATTESTATION_STORE", "the attestation database has lost the key that was just published");
     return next;
+  }
+
+  /**
+   * Types whose policy nobody vouches for in isolated mode: it was set without a signature, or signed with a certificate that never was a policy certificate. A certificate that was
+   * removed later has vouched.
+   */
+  unvouchedPolicies(): readonly AttestationType[] {
+    const vouched = new Set(
+      this.#database
+        .prepare("SELECT target FROM audit WHERE operation = 'add-certificate' UNION SELECT thumbprint FROM policy_certificates")
+        .all()
+        .map((row) => row["target"]),
+    );
+    const { policies } = this.#current();
+    return [...policies.values()].filter(({ signer }) => signer === undefined || !vouched.has(thumbprintOf(signer))).map(({ type }) => type);
   }
 
   /** Closes the database. */
@@ -393,14 +453,22 @@ export class AttestationStore {
   }
 
   #open(kid: string): KeyObject {
-    const opened = this.#opened.get(kid);
-    if (opened !== undefined) return opened;
+    const opened = this.#opened.get(kid) ?? this.#unseal(kid);
+    this.#opened.set(kid, opened);
+    return opened;
+  }
+
+  /** From the database, whatever is remembered: the key must open after a restart as well. */
+  #unseal(kid: string): KeyObject {
     const sealed = this.#database.prepare("SELECT sealed FROM signing_keys WHERE kid = ?").get(kid)?.["sealed"];
     if (!(sealed instanceof Uint8Array))
       throw new AttestationError("ERR_ATTESTATION_STORE", `the attestation database has no private half of signing key ${kid}`);
-    const privateKey = createPrivateKey(decodeUtf8(this.#masterKey.open(sealed, keyPlace(kid))));
-    this.#opened.set(kid, privateKey);
-    return privateKey;
+    const pem = decodeUtf8(this.#masterKey.open(sealed, keyPlace(kid)));
+    try {
+      return createPrivateKey(pem);
+    } catch (cause) {
+      throw new AttestationError("ERR_ATTESTATION_STORE", `the private half of signing key ${kid} is no private key`, { cause });
+    }
   }
 
   #advance(subject: string, done: AuditOperation[]): void {
@@ -410,7 +478,7 @@ export class AttestationStore {
     const active = keys.find(({ state }) => state === "active");
     if (next !== undefined && active !== undefined && next.activates <= now) {
       // The successor must open before its predecessor is erased: after this line there is no way back.
-      this.#open(next.kid);
+      this.#unseal(next.kid);
       this.#database.prepare("UPDATE signing_keys SET state = 'retired', retired = ?, sealed = NULL WHERE kid = ?").run(now, active.kid);
       this.#database.prepare("UPDATE signing_keys SET state = 'active', activates = ? WHERE kid = ?").run(now, next.kid);
       this.#auditKey(subject, "retire-key", active.kid, done);
@@ -421,6 +489,23 @@ export class AttestationStore {
       this.#database.prepare("DELETE FROM signing_keys WHERE kid = ?").run(kid);
       this.#auditKey(subject, "remove-key", kid, done);
     }
+  }
+
+  /** Whether the private half of a key opens with the master key. What the database itself fails with is no answer to that. */
+  #opens(kid: string): boolean {
+    try {
+      this.#unseal(kid);
+      return true;
+    } catch (error) {
+      if (error instanceof AttestationError) return false;
+      throw error;
+    }
+  }
+
+  #drop(kid: string, subject: string, done: AuditOperation[]): void {
+    // Another process may have been quicker.
+    const { changes } = this.#database.prepare("DELETE FROM signing_keys WHERE kid = ? AND state = 'next'").run(kid);
+    if (changes > 0) this.#auditKey(subject, "drop-key", kid, done);
   }
 
   #publish(key: NewKey, activates: number, subject: string, done: AuditOperation[]): void {
@@ -453,13 +538,24 @@ export class AttestationStore {
     return { kid, certificate: der, sealed: this.#masterKey.seal(encodeUtf8(key.export({ type: "pkcs8", format: "pem" }) as string), keyPlace(kid)) };
   }
 
-  /** Changes keys in a transaction, and then empties the write-ahead log: an erased private half must not live on in it. */
   #changeKeys(action: (done: AuditOperation[]) => void): readonly AuditOperation[] {
     const done: AuditOperation[] = [];
     this.#change(() => action(done));
-    // Another process that reads just now makes this a partial checkpoint; the next one does the rest.
-    if (done.includes("retire-key")) this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
     return done;
+  }
+
+  /**
+   * Writes the log into the database and empties it: an erased private half lives on in both until then. Who reads at the same time keeps the log in use, and this thread does
+   * not wait for them: it answers requests.
+   * @returns whether it is empty
+   */
+  #emptyLog(): boolean {
+    this.#database.exec("PRAGMA busy_timeout = 0");
+    try {
+      return this.#database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get()?.["busy"] === 0;
+    } finally {
+      this.#database.exec(`PRAGMA busy_timeout = ${BUSY_TIME}`);
+    }
   }
 
   #change<T>(action: () => T): T {
@@ -523,7 +619,7 @@ export async function openAttestationStore(options: AttestationStoreOptions): Pr
   try {
     database = new DatabaseSync(options.file);
     // FULL: an acknowledged change outlives a power cut, not only the process. secure_delete: an erased key leaves no copy in free pages.
-    database.exec("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON");
+    database.exec(`PRAGMA busy_timeout = ${BUSY_TIME}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON`);
     migrate(database, options.file, options.clock.now());
     const store = new AttestationStore(database, masterKey, options);
     await store.ensureKey();

@@ -3,16 +3,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { concatBytes, type JsonObject, toBase64, toBase64url } from "@sealpod/core";
 import { issueCertificate, OID } from "@sealpod/pki";
 import { describe, expect, it } from "vitest";
+import { MAX_ATTESTATION_TOKEN } from "./claims.ts";
 import { AttestationError } from "./errors.ts";
-import {
-  decodeAttestationToken,
-  MAX_ATTESTATION_TOKEN,
-  parseJwks,
-  TOKEN_CHECKS,
-  type TokenCheck,
-  verifyAttestationToken,
-  type VerifyTokenOptions,
-} from "./verify-token.ts";
+import { decodeAttestationToken, parseJwks, TOKEN_CHECKS, type TokenCheck, verifyAttestationToken, type VerifyTokenOptions } from "./verify-token.ts";
 
 const NOW = 1_800_000_000;
 const ISSUER = "https://maa.example";

@@ -15,6 +15,7 @@ import {
   messageOf,
   parseJson,
 } from "@sealpod/core";
+import { MAX_ATTESTATION_TOKEN, MAX_CLAIMS_DEPTH } from "./claims.ts";
 import { AttestationError } from "./errors.ts";
 
 /** A key that may have signed tokens: RSA, 2048 to 8192 bits. */
@@ -75,17 +76,14 @@ export interface UnverifiedAttestationToken {
   readonly claims: JsonObject;
 }
 
-/** Tokens carry the guest's runtime data: a few KiB by custom. */
-export const MAX_ATTESTATION_TOKEN: number = 256 * 1024;
-
 /** A genuine key set has ten keys with their chains, some 60 KiB. */
 const MAX_JWKS = 1024 * 1024;
 const MAX_KEYS = 100;
 const MAX_X5C = 10;
 /** Genuine headers have 200 bytes; one with a chain of certificates in it has 10 KiB. */
 const MAX_HEADER = 32 * 1024;
-/** Nesting of runtime data that a guest may choose. */
-const MAX_DEPTH = 64;
+/** A key set nests four levels deep. */
+const MAX_JWKS_DEPTH = 16;
 const MAX_KID = 256;
 /** RFC 7518 section 3.3. */
 const MIN_RSA_BITS = 2048;
@@ -102,7 +100,7 @@ const CLOCK_SKEW = 60;
 export function parseJwks(text: string, what = "JWKS"): TokenKeys {
   let list: readonly JsonValue[] | undefined;
   try {
-    list = asArray(asObject(parseJson(text, what, { maxLength: MAX_JWKS, maxDepth: MAX_DEPTH }))?.["keys"]);
+    list = asArray(asObject(parseJson(text, what, { maxLength: MAX_JWKS, maxDepth: MAX_JWKS_DEPTH }))?.["keys"]);
   } catch (cause) {
     throw new AttestationError("ERR_ATTESTATION_JWKS", messageOf(cause), { cause });
   }
@@ -263,7 +261,7 @@ function splitToken(token: string): TokenParts {
 
 function parsePart(part: string, what: "header" | "payload", limit: number): JsonObject {
   if (part.length > limit) throw malformed("form", `its ${what} has ${part.length} characters, more than the limit of ${limit}`);
-  const object = mend(() => asObject(parseJson(decodeUtf8(fromBase64url(part, what), what), what, { maxLength: limit, maxDepth: MAX_DEPTH })));
+  const object = mend(() => asObject(parseJson(decodeUtf8(fromBase64url(part, what), what), what, { maxLength: limit, maxDepth: MAX_CLAIMS_DEPTH })));
   if (object === undefined) throw malformed("form", `its ${what} is not a JSON object`);
   return object;
 }

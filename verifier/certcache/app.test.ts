@@ -101,7 +101,7 @@ describe("the face of AMD's service", () => {
   ])("reaches no other file with %.60s", async (path) => {
     using place = new Workplace();
     const { app, cache, network } = await face(place);
-    await cache.store.writeAuthorities("vcek", "Milan", milan.vcek);
+    await cache.store.writeAuthorities("vcek", "Milan", [milan.vcek]);
     const response = await app.request(path);
     expect([400, 404]).toContain(response.status);
     expect(await response.text()).not.toContain("BEGIN CERTIFICATE");
@@ -125,7 +125,7 @@ describe("an upstream in trouble", () => {
   ])("%s gives its status on a miss, and nothing on a hit", async (_name, answer, expected, retryAfter) => {
     using place = new Workplace();
     const { app, cache, network } = await face(place);
-    await cache.store.writeAuthorities("vcek", "Milan", milan.vcek);
+    await cache.store.writeAuthorities("vcek", "Milan", [milan.vcek]);
     network.answer = answer;
     for (const path of [pathOf(A), azureCachePath(A.request.chipId, A.request.reportedTcb, "x")]) {
       const response = await app.request(path);

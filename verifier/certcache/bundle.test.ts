@@ -106,6 +106,48 @@ describe("bundles", () => {
     expect(store.count).toBe(0);
   });
 
+  it("renew what a full store has, and count nothing twice", async () => {
+    using place = new Workplace();
+    const store = await place.store(network, 3);
+    await importBundle(store, FULL, TRUST);
+    const renewed = [milan.chip(1, { notBefore: NOW - 1000 }), milan.chip(2, { notBefore: NOW - 1000 })];
+    expect(await importBundle(store, { ...FULL, vceks: renewed.map(({ vcek }) => readVcek(vcek.der)) }, TRUST)).toMatchObject({ vceks: 2 });
+    // Nor does a damaged file keep its replacement out.
+    writeFileSync(join(store.directory, "vcek", toHex(A.request.chipId), "bl04_tee00_snp24_ucode219_vcek.der"), "x");
+    expect(await importBundle(store, { ...FULL, vceks: [readVcek(A.vcek.der)] }, TRUST)).toMatchObject({ vceks: 1 });
+    expect((await store.readEndorsement(A.request))?.certificate.der).toEqual(A.vcek.der);
+    expect(store.count).toBe(3);
+    const both = [milan.chip(1, { notBefore: NOW - 500 }), milan.chip(3)].map(({ vcek }) => readVcek(vcek.der));
+    await expect(importBundle(store, { ...FULL, vceks: both }, TRUST)).rejects.toMatchObject({
+      code: "ERR_CERTCACHE_FULL",
+      message: expect.stringContaining("1 new certificates beside 3") as string,
+    });
+  });
+
+  it("carry both pairs of an ASK that was issued again, and what is under either", async () => {
+    using here = new Workplace();
+    using there = new Workplace();
+    const again = milan.reissued();
+    const C = again.chip(3);
+    const first = await here.store(network);
+    const later = { roots: TRUST.roots, clock: { now: () => NOW + 3_600_000 } };
+    await importBundle(first, FULL, later);
+    await importBundle(first, { authorities: [{ kind: "vcek", product: "Milan", authorities: again.vcek }], crls: [], vceks: [readVcek(C.vcek.der)] }, later);
+    expect((await first.readAuthorities("vcek", "Milan")).map(({ intermediate }) => intermediate.der)).toEqual(
+      [again, milan].map(({ vcek }) => vcek.intermediate.der),
+    );
+    const carried = encodeBundle(await exportBundle(first, later));
+    const second = await there.store(network);
+    expect(await importBundle(second, parseBundle(carried), later)).toEqual({ vceks: 4, known: 0, authorities: 4, crls: 1, oldCrls: 0 });
+    expect(encodeBundle(await exportBundle(second, later))).toBe(carried);
+    // As a directory, and without the newer pair, what is under it is refused.
+    expect((await readBundleDirectory(first.directory)).authorities).toHaveLength(4);
+    using nowhere = new Workplace();
+    await expect(importBundle(await nowhere.store(network), { ...parseBundle(carried), authorities: FULL.authorities }, later)).rejects.toMatchObject({
+      code: "ERR_CERTCACHE_UNTRUSTED",
+    });
+  });
+
   it("bring newer lists and certificates, and never older ones", async () => {
     using place = new Workplace();
     const store = await place.store(network);
@@ -124,10 +166,11 @@ describe("bundles", () => {
   });
 });
 
+type Entry = Record<string, string>;
+const first = (document: Record<string, unknown>, list = "vceks"): Entry => (document[list] as Entry[])[0] ?? {};
+
 describe("malformed bundles", () => {
-  type Entry = Record<string, string>;
   const vceks = (document: Record<string, unknown>): Entry[] => document["vceks"] as Entry[];
-  const first = (document: Record<string, unknown>, list = "vceks"): Entry => (document[list] as Entry[])[0] ?? {};
 
   it.each<[string, string]>([
     ["nothing", ""],
@@ -201,6 +244,20 @@ describe("malformed bundles", () => {
   });
 });
 
+describe("errors of a bundle", () => {
+  it.each<[string, string, RegExp]>([
+    ["is empty", "", /^carried\.json:1:1: (?!.*bundle:)/],
+    ["is of another kind", edited((document) => (document["kind"] = "backup")), /^carried\.json: kind is "backup"/],
+    ["has a certificate that is none", edited((document) => (first(document)["der"] = "AAAA")), /^carried\.json: /],
+  ])("name the file that %s, once", (_name, text, message) => {
+    const refused = (): Bundle => parseBundle(text, undefined, "carried.json");
+    expect(refused).toThrow(expect.objectContaining({ code: "ERR_CERTCACHE_BUNDLE", message: expect.stringMatching(message) as string }));
+    expect(refused).toThrow(
+      expect.objectContaining({ message: expect.not.stringMatching(/carried\.json.*carried\.json/s) as string, hint: expect.any(String) as string }),
+    );
+  });
+});
+
 describe("directories", () => {
   const FILE = "bl04_tee00_snp24_ucode219_vcek.der";
 
@@ -220,9 +277,10 @@ describe("directories", () => {
     put(directory, `vcek/${toHex(A.request.chipId)}/notes.txt`, "not ours");
     const store = await place.store(network);
     const bare = await readBundleDirectory(directory);
+    expect(bare.ignored).toEqual({ count: 2, names: [`vcek/${toHex(A.request.chipId)}/notes.txt`, "vcek/README"].sort() });
     await expect(importBundle(store, bare, TRUST)).rejects.toMatchObject({
       code: "ERR_CERTCACHE_UNTRUSTED",
-      hint: expect.stringContaining("--chain") as string,
+      hint: expect.stringMatching(/Trustee's offline store holds no ASK and ARK.*--chain.*\/vcek\/v1\/Turin\/cert_chain.*fetch --product Turin/) as string,
     });
     expect(await filesOf(store)).toEqual([]);
     const chains = [milan.chainPem("vcek"), turin.chainPem("vcek")];
@@ -233,6 +291,27 @@ describe("directories", () => {
     const copy = await other.store(network);
     expect(await importBundle(copy, await readBundleDirectory(store.directory), TRUST)).toMatchObject({ vceks: 3, authorities: 2 });
     expect(readFileSync(join(copy.directory, "chain", "vcek_Milan.pem"), "utf8")).toBe(milan.chainPem("vcek"));
+  });
+
+  it("say what in them is in no known layout, and are refused if nothing else is there, whatever chains are named", async () => {
+    using place = new Workplace();
+    const directory = join(place.directory, "flat");
+    const chains = [milan.chainPem("vcek")];
+    for (const name of ["a.der", "b.der", "chain/milan.pem", "crl/vcek_Milan.pem", "docs/x.der", "docs/y.der", "z"]) put(directory, name, A.vcek.der);
+    await expect(readBundleDirectory(directory, chains)).rejects.toMatchObject({
+      code: "ERR_CERTCACHE_BUNDLE",
+      message: expect.stringMatching(
+        /no certificates in a known layout; found a\.der, b\.der, chain\/milan\.pem, crl\/vcek_Milan\.pem, docs and 1 more$/,
+      ) as string,
+      hint: expect.stringContaining("vcek/HWID") as string,
+    });
+    put(directory, `vcek/${toHex(A.request.chipId)}/${FILE}`, A.vcek.der);
+    put(directory, `vcek/${toHex(A.request.chipId)}/.${FILE}.0123456789abcdef.tmp`, "half");
+    expect((await readBundleDirectory(directory, chains)).ignored).toEqual({
+      count: 6,
+      names: ["a.der", "b.der", "chain/milan.pem", "crl/vcek_Milan.pem", "docs"],
+    });
+    expect((await readBundleDirectory(join(directory, "vcek"), chains)).ignored).toEqual({ count: 0, names: [] });
   });
 
   it.each<[string, (directory: string) => void]>([

@@ -2,7 +2,6 @@ import { basename, dirname, join } from "node:path";
 import {
   asArray,
   asObject,
-  decodeUtf8,
   encodeUtf8,
   fromBase64,
   isSealpodError,
@@ -10,12 +9,14 @@ import {
   type JsonValue,
   messageOf,
   parseJson,
+  sha256,
   toBase64,
   toHex,
 } from "@sealpod/core";
 import { type Crl, parseCertificate, parseCertificatesPem, parseCrl, verifyCrl } from "@sealpod/pki";
 import {
   type Authorities,
+  chainUrl,
   checkAuthorities,
   ENDORSEMENT_KINDS,
   type EndorsementKind,
@@ -24,17 +25,38 @@ import {
   PRODUCT_NAMES,
   type ProductName,
 } from "@sealpod/snp";
-import { listDirectory, readSmallFile } from "./atomic-file.ts";
+import { isTemporary, listDirectory, readSmallFile } from "./atomic-file.ts";
 import { isNewer } from "./cache.ts";
 import { CertcacheError } from "./errors.ts";
-import { DEFAULT_MAX_ENTRIES, type EndorsementStore, isNamed, listEntries, readVcek, requestOf, type StoredEndorsement, vcekKeyOf } from "./store.ts";
-import { type Trust, trusted, verifyAuthorities, verifyEndorsement } from "./trust.ts";
+import {
+  DEFAULT_MAX_ENTRIES,
+  type EndorsementStore,
+  isNamed,
+  listEntries,
+  parsePairs,
+  readVcek,
+  requestOf,
+  type StoredEndorsement,
+  vcekKeyOf,
+} from "./store.ts";
+import { MAX_PAIRS, orderedPairs, type Trust, trusted, underAny, verifyAuthorities, verifyEndorsement } from "./trust.ts";
 
 /** Certificates to carry to a cache without a network. Nothing about them was verified. */
 export interface Bundle {
+  /** Several of a kind and product if AMD issued an ASK again: certificates under the old one stay valid. */
   readonly authorities: readonly { readonly kind: EndorsementKind; readonly product: ProductName; readonly authorities: Authorities }[];
   readonly crls: readonly { readonly kind: EndorsementKind; readonly product: ProductName; readonly crl: Crl }[];
   readonly vceks: readonly StoredEndorsement[];
+}
+
+/** A directory's {@link Bundle}, and what in the directory is none of it. */
+export interface DirectoryBundle extends Bundle {
+  readonly ignored: {
+    /** Files and directories in no known layout, what is below such a directory not counted. */
+    readonly count: number;
+    /** Paths of the first {@link MAX_IGNORED_NAMES} of them, relative to the directory; "?" for control characters. */
+    readonly names: readonly string[];
+  };
 }
 
 /** What an import did. */
@@ -48,6 +70,9 @@ export interface ImportResult {
   /** Revocation lists that were left out because their time is over, or because a newer one is here. */
   readonly oldCrls: number;
 }
+
+/** Most names of files that an import ignored: enough to see what kind of directory it is. */
+export const MAX_IGNORED_NAMES = 5;
 
 /** Largest bundle, in characters: 65 536 certificates of 1.4 KiB in base64, and room. */
 export const MAX_BUNDLE_LENGTH: number = 192 * 1024 * 1024;
@@ -82,48 +107,55 @@ export function encodeBundle(bundle: Bundle): string {
 /**
  * Reads a bundle file: every name known, every certificate whole and what its entry says, none twice. Nothing is verified.
  * @param maxEntries most VCEK certificates
+ * @param name for messages, such as the name of the file
  * @throws {CertcacheError} ERR_CERTCACHE_BUNDLE
  */
-export function parseBundle(text: string, maxEntries: number = DEFAULT_MAX_ENTRIES): Bundle {
-  return malformed("bundle", () => {
-    const document = record(parseJson(text, "bundle", { maxLength: MAX_BUNDLE_LENGTH, maxDepth: 4 }), "bundle", [
-      "kind",
-      "version",
-      "authorities",
-      "crls",
-      "vceks",
-    ]);
-    if (document["kind"] !== KIND) throw bad(`bundle: kind is ${show(document["kind"])}, expected ${KIND}`);
-    if (document["version"] !== VERSION) throw bad(`bundle: version is ${show(document["version"])}, expected ${VERSION}`);
-    const once = onlyOnce();
-    const authorities = list(document["authorities"], "authorities", ENDORSEMENT_KINDS.length * PRODUCT_NAMES.length).map((item, index) => {
-      const where = `authorities[${index}]`;
-      const entry = record(item, where, ["kind", "product", "intermediate", "root"]);
-      const { kind, product } = kindAndProduct(entry, where);
-      once(`authorities ${kind} ${product}`, where);
-      const certificates = [parseCertificate(der(entry["intermediate"], where), where), parseCertificate(der(entry["root"], where), where)];
-      return { kind, product, authorities: checkAuthorities(certificates, kind, product) };
+export function parseBundle(text: string, maxEntries: number = DEFAULT_MAX_ENTRIES, name: string = "bundle"): Bundle {
+  try {
+    return readBundle(parseJson(text, name, { maxLength: MAX_BUNDLE_LENGTH, maxDepth: 4 }), maxEntries);
+  } catch (cause) {
+    if (!isSealpodError(cause)) throw cause;
+    // The reader of JSON names it already, with line and column.
+    const message = cause.message.startsWith(`${name}:`) ? cause.message : `${name}: ${cause.message}`;
+    throw new CertcacheError("ERR_CERTCACHE_BUNDLE", message, {
+      cause,
+      hint: cause.hint ?? "Expected a bundle as `sealpod certcache export` writes it, or a directory in the layout of Trustee's offline store.",
     });
-    const crls = list(document["crls"], "crls", ENDORSEMENT_KINDS.length * PRODUCT_NAMES.length).map((item, index) => {
-      const where = `crls[${index}]`;
-      const entry = record(item, where, ["kind", "product", "der"]);
-      const { kind, product } = kindAndProduct(entry, where);
-      once(`crl ${kind} ${product}`, where);
-      return { kind, product, crl: parseCrl(der(entry["der"], where), where) };
-    });
-    const vceks = list(document["vceks"], "vceks", maxEntries).map((item, index) => {
-      const where = `vceks[${index}]`;
-      const entry = record(item, where, ["product", "hwId", "tcb", "der"]);
-      const found = readVcek(der(entry["der"], where));
-      const { product, tcbBytes, hwId } = vcekKeyOf(found.certificate);
-      const said = [entry["product"], entry["hwId"], entry["tcb"]];
-      if (said[0] !== product || said[1] !== toHex(hwId) || said[2] !== toHex(tcbBytes))
-        throw bad(`bundle: ${where} holds the certificate of another product, chip or TCB than it says`);
-      once(`vcek ${toHex(hwId)} ${toHex(tcbBytes)}`, where);
-      return found;
-    });
-    return { authorities, crls, vceks };
+  }
+}
+
+function readBundle(json: JsonValue, maxEntries: number): Bundle {
+  const document = record(json, "the document", ["kind", "version", "authorities", "crls", "vceks"]);
+  if (document["kind"] !== KIND) throw bad(`kind is ${show(document["kind"])}, expected ${KIND}`);
+  if (document["version"] !== VERSION) throw bad(`version is ${show(document["version"])}, expected ${VERSION}`);
+  const once = onlyOnce();
+  const authorities = list(document["authorities"], "authorities", ENDORSEMENT_KINDS.length * PRODUCT_NAMES.length * MAX_PAIRS).map((item, index) => {
+    const where = `authorities[${index}]`;
+    const entry = record(item, where, ["kind", "product", "intermediate", "root"]);
+    const { kind, product } = kindAndProduct(entry, where);
+    const certificates = [parseCertificate(der(entry["intermediate"], where), where), parseCertificate(der(entry["root"], where), where)];
+    once(`authorities ${kind} ${product} ${certificates.map((certificate) => toHex(sha256(certificate.der))).join(" ")}`, where);
+    return { kind, product, authorities: checkAuthorities(certificates, kind, product) };
   });
+  const crls = list(document["crls"], "crls", ENDORSEMENT_KINDS.length * PRODUCT_NAMES.length).map((item, index) => {
+    const where = `crls[${index}]`;
+    const entry = record(item, where, ["kind", "product", "der"]);
+    const { kind, product } = kindAndProduct(entry, where);
+    once(`crl ${kind} ${product}`, where);
+    return { kind, product, crl: parseCrl(der(entry["der"], where), where) };
+  });
+  const vceks = list(document["vceks"], "vceks", maxEntries).map((item, index) => {
+    const where = `vceks[${index}]`;
+    const entry = record(item, where, ["product", "hwId", "tcb", "der"]);
+    const found = readVcek(der(entry["der"], where));
+    const { product, tcbBytes, hwId } = vcekKeyOf(found.certificate);
+    const said = [entry["product"], entry["hwId"], entry["tcb"]];
+    if (said[0] !== product || said[1] !== toHex(hwId) || said[2] !== toHex(tcbBytes))
+      throw bad(`${where} holds the certificate of another product, chip or TCB than it says`);
+    once(`vcek ${toHex(hwId)} ${toHex(tcbBytes)}`, where);
+    return found;
+  });
+  return { authorities, crls, vceks };
 }
 
 /**
@@ -135,69 +167,80 @@ export async function exportBundle(store: EndorsementStore, trust: Trust): Promi
   const crls: Bundle["crls"][number][] = [];
   for (const kind of ENDORSEMENT_KINDS) {
     for (const product of PRODUCT_NAMES) {
-      const pair = await store.readAuthorities(kind, product);
-      if (pair === undefined || !holds(() => verifyAuthorities(kind, product, pair, trust))) continue;
-      authorities.push({ kind, product, authorities: pair });
-      const crl = await store.readCrl(kind, product);
-      if (crl !== undefined && holds(() => trusted("revocation list", () => verifyCrl(crl, pair.root, trust)))) crls.push({ kind, product, crl });
+      const pairs = await trustedPairs(store, kind, product, trust);
+      authorities.push(...pairs.map((pair) => ({ kind, product, authorities: pair })));
+      const crl = pairs.length === 0 ? undefined : await store.readCrl(kind, product);
+      if (crl !== undefined && holds(() => underAny(pairs, ({ root }) => verifyCrl(crl, root, trust)))) crls.push({ kind, product, crl });
     }
   }
   const vceks = new Map<string, StoredEndorsement>();
   for await (const entry of store.entries()) {
     const found = await store.readEntry(entry);
-    const pair = found === undefined ? undefined : authorities.find(({ kind, product }) => kind === "vcek" && product === found.key.product);
-    if (found === undefined || pair === undefined || !holds(() => verifyEndorsement(found.certificate, pair.authorities, trust))) continue;
+    const over = authorities.filter(({ kind, product }) => kind === "vcek" && product === found?.key.product);
+    if (found === undefined || !over.some((pair) => holds(() => verifyEndorsement(found.certificate, pair.authorities, trust)))) continue;
     vceks.set(`${toHex(found.key.hwId ?? new Uint8Array())} ${toHex(found.key.tcbBytes)}`, found);
   }
   return { authorities, crls, vceks: [...vceks.values()] };
 }
 
+/** The pairs of a store that verify. */
+async function trustedPairs(store: EndorsementStore, kind: EndorsementKind, product: ProductName, trust: Trust): Promise<readonly Authorities[]> {
+  return (await store.readAuthorities(kind, product)).filter((pair) => holds(() => verifyAuthorities(kind, product, pair, trust)));
+}
+
 /**
  * Takes a bundle into a store: everything is verified before anything is written, and what was written is taken back if the disk fails midway. (A process that is killed midway
- * leaves some of the files, each whole and verified; importing again does the rest.)
+ * leaves some of the files, each whole and verified; importing again does the rest.) Authorities that are here stay beside others of the bundle, for the certificates under them.
  * @throws {CertcacheError} ERR_CERTCACHE_UNTRUSTED, ERR_CERTCACHE_FULL, ERR_CERTCACHE_STORE
  */
 export async function importBundle(store: EndorsementStore, bundle: Bundle, trust: Trust): Promise<ImportResult> {
-  const pairs = new Map<string, Authorities>();
-  for (const { kind, product, authorities } of bundle.authorities) pairs.set(`${kind} ${product}`, verifyAuthorities(kind, product, authorities, trust));
-  const pairOf = async (kind: EndorsementKind, product: ProductName): Promise<Authorities> => {
-    const known = pairs.get(`${kind} ${product}`);
-    if (known !== undefined) return known;
-    const stored = await store.readAuthorities(kind, product);
-    if (stored === undefined) {
+  const brought = new Map<string, { readonly kind: EndorsementKind; readonly product: ProductName; readonly pairs: readonly Authorities[] }>();
+  for (const { kind, product, authorities } of bundle.authorities) {
+    const name = `${kind} ${product}`;
+    const before = brought.get(name)?.pairs ?? (await trustedPairs(store, kind, product, trust));
+    brought.set(name, { kind, product, pairs: orderedPairs([verifyAuthorities(kind, product, authorities, trust), ...before]) });
+  }
+  const known = new Map([...brought].map(([name, { pairs }]) => [name, pairs]));
+  const pairsOf = async (kind: EndorsementKind, product: ProductName): Promise<readonly Authorities[]> => {
+    const pairs = known.get(`${kind} ${product}`) ?? (await trustedPairs(store, kind, product, trust));
+    known.set(`${kind} ${product}`, pairs);
+    if (pairs.length === 0) {
       throw new CertcacheError("ERR_CERTCACHE_UNTRUSTED", `there are no certificates of the authorities ${kind} ${product} to verify with`, {
-        hint: `Name the file of ${kind === "vcek" ? "ASK" : "ASVK"} and ARK (--chain cert_chain.pem), or import a bundle that has them.`,
+        hint: `Trustee's offline store holds no ASK and ARK: name their file (--chain cert_chain.pem; AMD has it at ${chainUrl(kind, product)}), fetch them with \`sealpod certcache fetch --product ${product}\` first, or import a bundle that has them.`,
       });
     }
-    pairs.set(`${kind} ${product}`, verifyAuthorities(kind, product, stored, trust));
-    return stored;
+    return pairs;
   };
 
   const crls: Bundle["crls"][number][] = [];
   for (const item of bundle.crls) {
-    const { root } = await pairOf(item.kind, item.product);
+    const pairs = await pairsOf(item.kind, item.product);
     // The signature at the list's own time: a list whose time is over is no forgery, and no use either.
-    trusted("revocation list", () => verifyCrl(item.crl, root, { clock: { now: () => item.crl.thisUpdate } }));
+    trusted("revocation list", () => underAny(pairs, ({ root }) => verifyCrl(item.crl, root, { clock: { now: () => item.crl.thisUpdate } })));
     const stored = await store.readCrl(item.kind, item.product);
     const now = trust.clock.now();
     if (now >= item.crl.thisUpdate && now < item.crl.nextUpdate + 1000 && (stored === undefined || isNewer(item.crl, stored))) crls.push(item);
   }
   const vceks: StoredEndorsement[] = [];
+  let files = 0;
   for (const item of bundle.vceks) {
-    verifyEndorsement(item.certificate, await pairOf("vcek", item.key.product), trust);
+    underAny(await pairsOf("vcek", item.key.product), (pair) => verifyEndorsement(item.certificate, pair, trust));
     const stored = await store.readEndorsement(requestOf(vcekKeyOf(item.certificate)));
-    if (stored === undefined || stored.certificate.notBefore < item.certificate.notBefore) vceks.push(item);
+    if (stored !== undefined && stored.certificate.notBefore >= item.certificate.notBefore) continue;
+    vceks.push(item);
+    // One that takes the place of another needs no room of its own.
+    if (await store.isNew(item.certificate)) files++;
   }
-  if (store.count + vceks.length > store.maxEntries) {
+  if (files > 0 && store.count + files > store.maxEntries) {
     throw new CertcacheError(
       "ERR_CERTCACHE_FULL",
-      `${vceks.length} new certificates beside ${store.count} are more than the limit of ${store.maxEntries}; nothing was imported`,
+      `${files} new certificates beside ${store.count} are more than the limit of ${store.maxEntries}; nothing was imported`,
       {
         hint: "Raise --max-entries, or import fewer.",
       },
     );
   }
-  await store.writeAll({ authorities: bundle.authorities, crls, certificates: vceks.map(({ certificate }) => certificate) });
+  await store.writeAll({ authorities: [...brought.values()], crls, certificates: vceks.map(({ certificate }) => certificate) });
   return {
     vceks: vceks.length,
     known: bundle.vceks.length - vceks.length,
@@ -208,33 +251,45 @@ export async function importBundle(store: EndorsementStore, bundle: Bundle, trus
 }
 
 /**
- * Reads the directory of a store, ours or Trustee's offline store, as a bundle. Each file must hold what its name says.
+ * Reads the directory of a store, ours or Trustee's offline store, as a bundle. Each file must hold what its name says; a directory without any such file is refused, whatever chains
+ * are named beside it.
  * @param directory the one that holds `vcek`, or `vcek` itself
  * @param chains PEM texts of ASK and ARK, for directories that do not hold them
  * @throws {CertcacheError} ERR_CERTCACHE_BUNDLE, ERR_CERTCACHE_STORE
  */
-export async function readBundleDirectory(directory: string, chains: readonly string[] = [], maxEntries: number = DEFAULT_MAX_ENTRIES): Promise<Bundle> {
+export async function readBundleDirectory(
+  directory: string,
+  chains: readonly string[] = [],
+  maxEntries: number = DEFAULT_MAX_ENTRIES,
+): Promise<DirectoryBundle> {
   const isVcek = basename(directory) === "vcek";
   const top = isVcek ? dirname(directory) : directory;
-  const authorities = new Map<string, Bundle["authorities"][number]>();
-  for (const [index, pem] of chains.entries()) {
-    const found = malformed(`chain ${index + 1}`, () => anyAuthorities(pem));
-    authorities.set(`${found.kind} ${found.product}`, found);
-  }
+  const named = chains.map((pem, index) => malformed(`chain ${index + 1}`, () => anyAuthorities(pem)));
+  const authorities = [...named];
   const crls: Bundle["crls"][number][] = [];
+  let known = 0;
   for (const kind of ENDORSEMENT_KINDS) {
     for (const product of PRODUCT_NAMES) {
       const chain = await read(join(top, "chain", `${kind}_${product}.pem`), MAX_CERTIFICATES_BYTES);
-      if (chain !== undefined && !authorities.has(`${kind} ${product}`)) {
-        const pair = malformed("chain", () => checkAuthorities(parseCertificatesPem(decodeUtf8(chain, "chain"), "chain"), kind, product));
-        authorities.set(`${kind} ${product}`, { kind, product, authorities: pair });
-      }
+      if (chain !== undefined) known++;
+      if (chain !== undefined && !named.some((pair) => pair.kind === kind && pair.product === product))
+        authorities.push(...malformed("chain", () => parsePairs(chain, kind, product)).map((pair) => ({ kind, product, authorities: pair })));
       const crl = await read(join(top, "crl", `${kind}_${product}.der`), MAX_KDS_CRL_BYTES);
-      if (crl !== undefined) crls.push({ kind, product, crl: malformed("revocation list", () => parseCrl(crl)) });
+      if (crl === undefined) continue;
+      known++;
+      crls.push({ kind, product, crl: malformed("revocation list", () => parseCrl(crl)) });
     }
   }
   const vceks = new Map<string, StoredEndorsement>();
-  for await (const entry of listEntries(join(top, "vcek"))) {
+  const ignored: string[] = [];
+  let ignoredCount = 0;
+  const ignore = (path: string): void => {
+    // eslint-disable-next-line no-control-regex -- the name of a file must not move the cursor or paint the terminal
+    if (ignoredCount++ < MAX_IGNORED_NAMES) ignored.push(path.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "?"));
+  };
+  // Beside a directory `vcek` that was named itself, others are nobody's business.
+  if (!isVcek) for (const path of await strangers(top)) ignore(path);
+  for await (const entry of listEntries(join(top, "vcek"), (path) => ignore(isVcek ? path : join("vcek", path)))) {
     if (vceks.size >= maxEntries) throw bad(`${directory}: more than ${maxEntries} certificates`);
     const bytes = await read(entry.path, MAX_CERTIFICATES_BYTES);
     if (bytes === undefined) continue;
@@ -242,13 +297,31 @@ export async function readBundleDirectory(directory: string, chains: readonly st
     if (!isNamed(found.key, entry)) throw bad(`${entry.path} holds the certificate of another chip or TCB than its name says`);
     vceks.set(`${toHex(found.key.hwId ?? new Uint8Array())} ${toHex(found.key.tcbBytes)}`, found);
   }
-  if (vceks.size === 0 && authorities.size === 0) {
-    const seen = (await listDirectory(directory)).slice(0, 5).map(({ name }) => name);
-    throw new CertcacheError("ERR_CERTCACHE_BUNDLE", `${directory} holds no certificates; found ${seen.join(", ") || "nothing"}`, {
+  if (vceks.size + known === 0) {
+    const found = ignoredCount === 0 ? "nothing" : `${ignored.join(", ")}${ignoredCount > ignored.length ? ` and ${ignoredCount - ignored.length} more` : ""}`;
+    throw new CertcacheError("ERR_CERTCACHE_BUNDLE", `${directory} holds no certificates in a known layout; found ${found}`, {
       hint: "Expected vcek/HWID/bl04_tee00_snp24_ucode219_vcek.der, as in the offline store of Trustee.",
     });
   }
-  return { authorities: [...authorities.values()], crls, vceks: [...vceks.values()] };
+  return { authorities, crls, vceks: [...vceks.values()], ignored: { count: ignoredCount, names: ignored } };
+}
+
+/** What lies in the directory of a store, `vcek` left aside, and is no file of one: paths relative to it. */
+async function strangers(top: string): Promise<readonly string[]> {
+  const folders: Readonly<Record<string, string>> = { chain: "pem", crl: "der" };
+  const paths: string[] = [];
+  for (const entry of await listDirectory(top)) {
+    const { name } = entry;
+    if ((name === "vcek" && entry.isDirectory()) || isTemporary(name)) continue;
+    const suffix = entry.isDirectory() ? folders[name] : undefined;
+    if (suffix === undefined) {
+      paths.push(name);
+      continue;
+    }
+    const files = ENDORSEMENT_KINDS.flatMap((kind) => PRODUCT_NAMES.map((product) => `${kind}_${product}.${suffix}`));
+    for (const file of await listDirectory(join(top, name))) if (!files.includes(file.name) && !isTemporary(file.name)) paths.push(join(name, file.name));
+  }
+  return paths;
 }
 
 /** Bytes of the bundle file. */
@@ -290,8 +363,7 @@ function holds(check: () => unknown): boolean {
 function kindAndProduct(entry: JsonObject, where: string): { readonly kind: EndorsementKind; readonly product: ProductName } {
   const kind = ENDORSEMENT_KINDS.find((item) => item === entry["kind"]);
   const product = PRODUCT_NAMES.find((item) => item === entry["product"]);
-  if (kind === undefined || product === undefined)
-    throw bad(`bundle: ${where}: kind ${show(entry["kind"])} and product ${show(entry["product"])} are not known`);
+  if (kind === undefined || product === undefined) throw bad(`${where}: kind ${show(entry["kind"])} and product ${show(entry["product"])} are not known`);
   return { kind, product };
 }
 
@@ -300,26 +372,26 @@ function record(value: JsonValue | undefined, where: string, names: readonly str
   const object = asObject(value);
   const found = Object.keys(object ?? {});
   if (object === undefined || found.length !== names.length || !names.every((name) => found.includes(name)))
-    throw bad(`bundle: ${where} is no object with exactly ${names.join(", ")}`);
+    throw bad(`${where} is no object with exactly ${names.join(", ")}`);
   return object;
 }
 
 function list(value: JsonValue | undefined, where: string, limit: number): readonly JsonValue[] {
   const items = asArray(value);
-  if (items === undefined) throw bad(`bundle: ${where} is no list`);
-  if (items.length > limit) throw bad(`bundle: ${where} has ${items.length} entries, more than the limit of ${limit}`);
+  if (items === undefined) throw bad(`${where} is no list`);
+  if (items.length > limit) throw bad(`${where} has ${items.length} entries, more than the limit of ${limit}`);
   return items;
 }
 
 function der(value: JsonValue | undefined, where: string): Uint8Array {
-  if (typeof value !== "string") throw bad(`bundle: ${where}: a certificate is no text`);
+  if (typeof value !== "string") throw bad(`${where}: a certificate is no text`);
   return fromBase64(value, where);
 }
 
 function onlyOnce(): (key: string, where: string) => void {
   const seen = new Set<string>();
   return (key, where) => {
-    if (seen.has(key)) throw bad(`bundle: ${where} is there twice`);
+    if (seen.has(key)) throw bad(`${where} is there twice`);
     seen.add(key);
   };
 }

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { toHex } from "@sealpod/core";
 import { AMD_ROOTS, azureCacheSource, endorsementRequestOf, kdsSource, parseReport, thimSource, verifyReport } from "@sealpod/snp";
 import { describe, expect, it } from "vitest";
+import type { EndorsementCache } from "./cache.ts";
 import { spacedFetch } from "./spacing.ts";
 import { NOW, TestAmd } from "./testdata/amd.ts";
 import { TestNetwork, upstreamOf } from "./testdata/network.ts";
@@ -52,6 +53,15 @@ describe("the cache", () => {
     expect(network.paths).toHaveLength(1);
     await expect(cache.crl("vcek", "Milan")).rejects.toMatchObject({ code: "ERR_SNP_KDS_NOT_FOUND" });
     await expect(cache.authorities("vlek", "Milan")).rejects.toMatchObject({ code: "ERR_SNP_KDS_NOT_FOUND" });
+  });
+
+  it("says what to do for each kind of thing that it has not", async () => {
+    using place = new Workplace();
+    const cache = await place.cache(upstream(), ROOTS, { upstreams: [] });
+    const hint = (pattern: RegExp): object => ({ code: "ERR_SNP_KDS_NOT_FOUND", hint: expect.stringMatching(pattern) as string });
+    await expect(cache.endorsement(A.request)).rejects.toMatchObject(hint(/REPORTED_TCB/));
+    await expect(cache.authorities("vlek", "Genoa")).rejects.toMatchObject(hint(/^(?!.*REPORTED_TCB|.*nextUpdate).*fetch --product Genoa/));
+    await expect(cache.crl("vcek", "Milan")).rejects.toMatchObject(hint(/^(?!.*REPORTED_TCB).*fetch --product Milan.*nextUpdate/));
   });
 
   it("asks once for what a hundred want at the same time", async () => {
@@ -137,7 +147,7 @@ describe("the cache", () => {
     const cache = await place.cache(network, ROOTS);
     await expect(cache.endorsement(A.request)).rejects.toMatchObject({ code: "ERR_SNP_KDS_NOT_FOUND" });
     const other = await place.store(network);
-    await other.writeAuthorities("vcek", "Milan", milan.vcek);
+    await other.writeAuthorities("vcek", "Milan", [milan.vcek]);
     await other.writeEndorsement(A.vcek);
     expect((await cache.endorsement(A.request)).origin).toBe("store");
   });
@@ -163,7 +173,7 @@ describe("the cache", () => {
     // A certificate without its authorities is of no use.
     await cache.store.writeEndorsement(A.vcek);
     await expect(cache.endorsement(A.request)).rejects.toMatchObject({ code: "ERR_SNP_KDS_NOT_FOUND" });
-    await cache.store.writeAuthorities("vcek", "Milan", milan.vcek);
+    await cache.store.writeAuthorities("vcek", "Milan", [milan.vcek]);
     expect((await cache.endorsement(A.request)).origin).toBe("store");
   });
 
@@ -251,11 +261,108 @@ describe("what is trusted", () => {
     using place = new Workplace();
     const network = upstream();
     const cache = await place.cache(network, ROOTS, { upstreams: [] });
-    await cache.store.writeAuthorities("vcek", "Milan", milan.vcek);
+    await cache.store.writeAuthorities("vcek", "Milan", [milan.vcek]);
     await cache.store.writeEndorsement(A.vcek);
     expect((await cache.endorsement(A.request)).origin).toBe("store");
     network.now += 101 * DAY;
     await expect(cache.endorsement(A.request)).rejects.toMatchObject({ code: "ERR_SNP_KDS_NOT_FOUND" });
+  });
+});
+
+describe("an ASK that AMD has issued again under its name", () => {
+  const again = milan.reissued();
+  const C = again.chip(3);
+  const RENEWED = again.chip(1);
+
+  /** A cache that was filled before, and an upstream of today. */
+  async function filled(
+    place: Workplace,
+    answer: TestNetwork["answer"],
+    kind: "kds" | "azcache" = "kds",
+  ): Promise<{ cache: EndorsementCache; network: TestNetwork }> {
+    const network = upstream();
+    await (await place.cache(network, ROOTS)).endorsement(A.request);
+    network.now += HOUR;
+    network.answer = answer;
+    network.paths.length = 0;
+    const source = kind === "kds" ? kdsSource({ ...network.ports, retries: 0 }) : azureCacheSource({ ...network.ports, retries: 0, endpoint: "cache.test" });
+    return { cache: await place.cache(network, ROOTS, { upstreams: [source] }), network };
+  }
+
+  const intermediateOf = async (cache: EndorsementCache, { request }: typeof A): Promise<Uint8Array> =>
+    (await cache.endorsement(request)).chain.intermediate.der;
+
+  it.each(["kds", "azcache"] as const)("is learnt from %s, and what the old one signed is still handed out", async (kind) => {
+    using place = new Workplace();
+    const { cache, network } = await filled(place, upstreamOf(again, [C]), kind);
+    expect(await intermediateOf(cache, C)).toEqual(again.vcek.intermediate.der);
+    expect(network.paths).toHaveLength(kind === "kds" ? 2 : 1);
+    expect(await intermediateOf(cache, C)).toEqual(again.vcek.intermediate.der);
+    expect(network.paths).toHaveLength(kind === "kds" ? 2 : 1);
+    expect((await cache.authorities("vcek", "Milan")).intermediate.der).toEqual(again.vcek.intermediate.der);
+    const old = await cache.endorsement(A.request);
+    expect([old.origin, old.isFormer, old.chain.intermediate.der]).toEqual(["store", true, milan.vcek.intermediate.der]);
+    // Another process, without an upstream.
+    const offline = await place.cache(network, ROOTS, { upstreams: [] });
+    expect(await intermediateOf(offline, A)).toEqual(milan.vcek.intermediate.der);
+    expect(await intermediateOf(offline, C)).toEqual(again.vcek.intermediate.der);
+    expect((await offline.endorsement(C.request)).isFormer).toBe(false);
+  });
+
+  it("replaces the stored certificates under the old one as they are asked for", async () => {
+    using place = new Workplace();
+    const { cache, network } = await filled(place, upstreamOf(again, [C, RENEWED]));
+    await cache.endorsement(C.request);
+    expect((await cache.endorsement(A.request)).chain.endorsementKey.der).toEqual(RENEWED.vcek.der);
+    const { origin, isFormer, chain } = await cache.endorsement(A.request);
+    expect([origin, isFormer, chain.intermediate.der]).toEqual(["store", false, again.vcek.intermediate.der]);
+    expect([network.paths.length, cache.store.count]).toEqual([3, 2]);
+  });
+
+  it.each<[string, (path: string) => Response]>([
+    ["has none", upstreamOf(again, [C])],
+    ["has the old one itself", (path) => (path.includes("SPL") ? upstreamOf(milan, [A])(path) : upstreamOf(again, [])(path))],
+    ["fails", (path) => (path.includes("SPL") ? new Response(null, { status: 500 }) : upstreamOf(again, [])(path))],
+  ])("is not asked about again and again if the upstream %s", async (_name, answer) => {
+    using place = new Workplace();
+    const { cache, network } = await filled(place, answer);
+    await cache.store.writeAuthorities("vcek", "Milan", [again.vcek, milan.vcek]);
+    for (let count = 0; count < 3; count++) expect(await intermediateOf(cache, A)).toEqual(milan.vcek.intermediate.der);
+    expect(network.paths).toHaveLength(1);
+    network.now += 600_000;
+    expect(await intermediateOf(cache, A)).toEqual(milan.vcek.intermediate.der);
+    expect(network.paths).toHaveLength(2);
+  });
+
+  it("costs nobody the old certificate when too much is under way", async () => {
+    using place = new Workplace();
+    const { cache, network } = await filled(place, upstreamOf(again, [C]));
+    await cache.store.writeAuthorities("vcek", "Milan", [again.vcek, milan.vcek]);
+    const busy = await place.cache(network, ROOTS, { limits: { fetches: 0 } });
+    expect(await intermediateOf(busy, A)).toEqual(milan.vcek.intermediate.der);
+    expect(network.paths).toEqual([]);
+  });
+
+  it.each(["kds", "azcache"] as const)("is no way in for another signer: %s", async (kind) => {
+    using place = new Workplace();
+    const impostor = new TestAmd("Milan");
+    const { cache } = await filled(place, upstreamOf(impostor, [impostor.chip(3)]), kind);
+    await expect(cache.endorsement(C.request)).rejects.toMatchObject({ code: "ERR_CERTCACHE_UNTRUSTED" });
+    expect(readFileSync(join(place.directory, "cache", "chain", "vcek_Milan.pem"), "utf8")).toBe(milan.chainPem("vcek"));
+    expect(cache.store.count).toBe(1);
+  });
+
+  it.each([
+    [429, "ERR_SNP_KDS_THROTTLED"],
+    [503, "ERR_SNP_KDS_UNAVAILABLE"],
+    [404, "ERR_CERTCACHE_UNTRUSTED"],
+  ])("cannot be had now (%i): the answer says whether to come back, and nothing is remembered", async (code, expected) => {
+    using place = new Workplace();
+    const { cache, network } = await filled(place, (path) => (path.includes("SPL") ? upstreamOf(again, [C])(path) : new Response(null, { status: code })));
+    await expect(cache.endorsement(C.request)).rejects.toMatchObject({ code: expected });
+    expect(cache.store.count).toBe(1);
+    network.answer = upstreamOf(again, [C]);
+    expect(await intermediateOf(cache, C)).toEqual(again.vcek.intermediate.der);
   });
 });
 
@@ -363,48 +470,12 @@ describe("revocation lists", () => {
 });
 
 describe("distance from an upstream", () => {
-  it("is kept between all requests, and who would wait too long is told when to come back", async () => {
-    const network = new TestNetwork(() => new Response("ok"));
-    const real = { ...network.ports, sleep: async (ms: number): Promise<void> => void network.waits.push(ms) };
-    const fetch = spacedFetch({ ...real, spacingMs: 10_000, maxQueueMs: 25_000 });
-    const statuses = await Promise.all(Array.from({ length: 5 }, async () => fetch("http://x/", {})));
-    expect(statuses.map(({ status }) => status)).toEqual([200, 200, 200, 429, 429]);
-    expect(statuses.map(({ headers }) => headers.get("retry-after"))).toEqual([null, null, null, "30", "30"]);
-    expect(network.waits).toEqual([10_000, 20_000]);
-    network.now += 40_000;
-    expect((await fetch("http://x/", {})).status).toBe(200);
-    expect(network.waits).toHaveLength(2);
-  });
-
-  it("grows when the upstream asks to be left alone", async () => {
-    const network = new TestNetwork(() => new Response(null, { status: 429, headers: { "retry-after": "120" } }));
-    const fetch = spacedFetch({ ...network.ports, spacingMs: 0, maxQueueMs: 1000 });
-    expect((await fetch("http://x/", {})).status).toBe(429);
-    network.now += 20_000;
-    const second = await fetch("http://x/", {});
-    expect([second.status, second.headers.get("retry-after"), network.paths.length]).toEqual([429, "100", 1]);
-    network.now += 100_000;
-    network.answer = () => new Response("ok");
-    expect((await fetch("http://x/", {})).status).toBe(200);
-  });
-
   it("is kept by a cold cache: certificate, wait, chain", async () => {
     using place = new Workplace();
     const network = upstream();
     const source = kdsSource({ ...network.ports, fetch: spacedFetch({ ...network.ports, spacingMs: 10_000, maxQueueMs: 15_000 }), timeoutMs: 35_000 });
     await (await place.cache(network, ROOTS, { upstreams: [source] })).endorsement(A.request);
     expect(network.times).toEqual([NOW, NOW + 10_000]);
-  });
-
-  it("lets a caller go that does not want to wait any more", async () => {
-    const network = new TestNetwork(() => new Response("ok"));
-    const fetch = spacedFetch({ ...network.ports, sleep: async () => new Promise(() => undefined), spacingMs: 1000, maxQueueMs: 5000 });
-    await fetch("http://x/", {});
-    const caller = new AbortController();
-    const second = fetch("http://x/", { signal: caller.signal });
-    caller.abort(new Error("gone"));
-    await expect(second).rejects.toThrow("gone");
-    expect(network.paths).toHaveLength(1);
   });
 });
 

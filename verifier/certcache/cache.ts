@@ -1,6 +1,6 @@
 import type { Clock, Logger } from "@sealpod/core";
 import { messageOf } from "@sealpod/core";
-import { type Crl, verifyCrl } from "@sealpod/pki";
+import { type Certificate, type Crl, verifyCrl } from "@sealpod/pki";
 import {
   type Authorities,
   type CertificateChain,
@@ -11,6 +11,7 @@ import {
   type EndorsementRequest,
   type EndorsementSource,
   fallbackSource,
+  parseEndorsementKey,
   type ProductName,
   SnpError,
   type TrustRoot,
@@ -18,7 +19,7 @@ import {
 import { CertcacheError } from "./errors.ts";
 import { SingleFlight } from "./single-flight.ts";
 import { type EndorsementStore, nameOf } from "./store.ts";
-import { trusted, verifyAuthorities, verifyEndorsement } from "./trust.ts";
+import { isSamePair, orderedPairs, trusted, underAny, verifyAuthorities, verifyEndorsement } from "./trust.ts";
 
 /** Bounds of a cache, each with a default. */
 export interface CertcacheLimits {
@@ -67,6 +68,8 @@ export interface CachedEndorsement {
   readonly product: ProductName;
   readonly chain: CertificateChain;
   readonly origin: "store" | "upstream";
+  /** True if the certificate verifies under an authority that AMD has issued again since. */
+  readonly isFormer: boolean;
 }
 
 /**
@@ -81,7 +84,7 @@ export class EndorsementCache {
   readonly #flights: SingleFlight;
   /** Of their own: a certificate's flight waits for that of its authorities, of which there are few. */
   readonly #authorityFlights = new SingleFlight(AUTHORITY_FLIGHTS);
-  /** Until when an answer of "there is none" holds, by name; in the order in which they came. */
+  /** Until when the upstream is not asked again for what it did not have, by name; in the order in which the answers came. */
   readonly #notFound = new Map<string, number>();
   /** When a revocation list is to be asked for again, by name. */
   readonly #crlDue = new Map<string, number>();
@@ -95,34 +98,45 @@ export class EndorsementCache {
   }
 
   /**
-   * VCEK, ASK and ARK for a chip and TCB.
+   * VCEK, ASK and ARK for a chip and TCB. A stored certificate under a former authority is asked for again, at most once in `notFoundMs`: the face of AMD's service gives today's authorities
+   * apart from it. It is handed out with its own if the upstream has no other.
    * @throws {SnpError} ERR_SNP_KDS_REQUEST, ERR_SNP_KDS_NOT_FOUND, ERR_SNP_KDS_THROTTLED, ERR_SNP_KDS_UNAVAILABLE, ERR_SNP_KDS_RESPONSE
    * @throws {CertcacheError} ERR_CERTCACHE_UNTRUSTED, ERR_CERTCACHE_STORE
    */
   async endorsement(request: EndorsementRequest): Promise<CachedEndorsement> {
     checkRequest(request);
     const stored = await this.#stored(request);
-    if (stored !== undefined) {
+    const name = `${request.products.join("|")} ${nameOf(request)}`;
+    const wasAsked = this.#options.clock.now() < (this.#notFound.get(name) ?? Number.NEGATIVE_INFINITY);
+    if (stored !== undefined && (!stored.isFormer || wasAsked || this.#upstream === undefined)) {
       this.#observe("hit");
       return stored;
     }
     this.#observe("miss");
-    const name = `${request.products.join("|")} ${nameOf(request)}`;
-    const until = this.#notFound.get(name);
-    if (until !== undefined && this.#options.clock.now() < until) throw this.#none(request, " (asked before)");
-    return this.#flights.run(name, async () => {
+    if (wasAsked) throw this.#none(request, " (asked before)");
+    const flight = this.#flights.run(name, async () => {
       // Somebody else's flight may have landed since the store was looked at.
       const landed = await this.#stored(request);
-      if (landed !== undefined) return landed;
+      if (landed !== undefined && !landed.isFormer) return landed;
       if (this.#upstream === undefined) throw this.#none(request, ", and there is no upstream to ask");
       try {
-        return await this.#fetched(await this.#upstream.fetchEndorsement(request), request);
+        const fetched = await this.#fetched(await this.#upstream.fetchEndorsement(request), request);
+        if (fetched.isFormer) this.#remember(name);
+        return fetched;
       } catch (error) {
-        if (error instanceof SnpError && error.code === "ERR_SNP_KDS_NOT_FOUND") this.#remember(name);
+        if (landed !== undefined || (error instanceof SnpError && error.code === "ERR_SNP_KDS_NOT_FOUND")) this.#remember(name);
         this.#failed(error, describeRequest(request));
         throw error;
       }
     });
+    if (stored === undefined) return flight;
+    try {
+      return await flight;
+    } catch (error) {
+      // Also if there was no room for one more flight.
+      if (error instanceof SnpError || error instanceof CertcacheError) return stored;
+      throw error;
+    }
   }
 
   /**
@@ -130,10 +144,10 @@ export class EndorsementCache {
    * @throws as {@link endorsement}
    */
   async authorities(kind: EndorsementKind, product: ProductName): Promise<Authorities> {
-    const stored = await this.#storedAuthorities(kind, product);
-    if (stored !== undefined) {
+    const [today] = await this.#storedPairs(kind, product);
+    if (today !== undefined) {
       this.#observe("hit");
-      return stored;
+      return today;
     }
     this.#observe("miss");
     return this.#fetchAuthorities(kind, product);
@@ -168,19 +182,20 @@ export class EndorsementCache {
     const { product } = found.key;
     // One chip, one product: who asks for this chip under another name gets what the upstream would say.
     if (!request.products.includes(product)) throw this.#none(request, "");
-    const authorities = await this.#storedAuthorities("vcek", product);
-    if (authorities === undefined && this.#upstream === undefined) {
+    const pairs = await this.#storedPairs("vcek", product);
+    if (pairs.length === 0 && this.#upstream === undefined) {
       this.#options.logger.log("warn", "certificate in the cache without the certificates of its authorities", { product });
       return undefined;
     }
-    return this.#verified(found.certificate, authorities ?? (await this.#fetchAuthorities("vcek", product)), request);
+    return this.#verified(found.certificate, pairs.length === 0 ? [await this.#fetchAuthorities("vcek", product)] : pairs, request);
   }
 
   /** The chain of a file, or undefined if it does not verify: then it counts as not there. */
-  #verified(endorsementKey: CertificateChain["endorsementKey"], authorities: Authorities, request: EndorsementRequest): CachedEndorsement | undefined {
+  #verified(endorsementKey: Certificate, pairs: readonly Authorities[], request: EndorsementRequest): CachedEndorsement | undefined {
     try {
-      const { product } = verifyEndorsement(endorsementKey, authorities, this.#options);
-      return { product, chain: { endorsementKey, ...authorities }, origin: "store" };
+      const pair = underAny(pairs, (item) => verifyEndorsement(endorsementKey, item, this.#options));
+      const { product } = parseEndorsementKey(endorsementKey);
+      return { product, chain: { endorsementKey, ...pair }, origin: "store", isFormer: pair !== pairs[0] };
     } catch (error) {
       this.#failed(error, describeRequest(request));
       return undefined;
@@ -188,12 +203,7 @@ export class EndorsementCache {
   }
 
   async #fetched({ endorsementKey, product, authorities: sent }: Endorsement, request: EndorsementRequest): Promise<CachedEndorsement> {
-    const stored = await this.#storedAuthorities("vcek", product);
-    // The stored ones first: they were verified, and one product has one pair.
-    const authorities =
-      stored ?? (sent === undefined ? await this.#fetchAuthorities("vcek", product) : verifyAuthorities("vcek", product, sent, this.#options));
-    verifyEndorsement(endorsementKey, authorities, this.#options);
-    if (stored === undefined && sent !== undefined) await this.store.writeAuthorities("vcek", product, authorities);
+    const pair = await this.#pairOver(endorsementKey, product, sent);
     if ((await this.store.writeEndorsement(endorsementKey)) === "full") {
       this.#observe("full");
       this.#options.logger.log("warn", "the certificate cache is full: a certificate was handed out and not kept", {
@@ -202,29 +212,63 @@ export class EndorsementCache {
       });
     }
     this.#observe("fetched");
-    return { product, chain: { endorsementKey, ...authorities }, origin: "upstream" };
+    const [today = pair] = await this.#storedPairs("vcek", product);
+    return { product, chain: { endorsementKey, ...pair }, origin: "upstream", isFormer: !isSamePair(pair, today) };
   }
 
-  async #storedAuthorities(kind: EndorsementKind, product: ProductName): Promise<Authorities | undefined> {
-    const found = await this.store.readAuthorities(kind, product);
-    if (found === undefined) return undefined;
+  /**
+   * The pair that a fetched certificate verifies under: a stored one, or else the one that came with it, or else a fresh one. AMD may issue an ASK again under its name,
+   * and the old one stays valid: what verifies under either is genuine, so both are kept.
+   */
+  async #pairOver(endorsementKey: Certificate, product: ProductName, sent: Authorities | undefined): Promise<Authorities> {
+    const verify = (pair: Authorities): unknown => verifyEndorsement(endorsementKey, pair, this.#options);
+    const stored = await this.#storedPairs("vcek", product);
+    let refusal: unknown;
     try {
-      return verifyAuthorities(kind, product, found, this.#options);
+      if (stored.length > 0) return underAny(stored, verify);
     } catch (error) {
-      this.#failed(error, `authorities ${kind} ${product}`);
-      return undefined;
+      refusal = error;
+    }
+    if (sent !== undefined) {
+      const pair = verifyAuthorities("vcek", product, sent, this.#options);
+      verify(pair);
+      await this.store.writeAuthorities("vcek", product, orderedPairs([pair, ...stored]));
+      return pair;
+    }
+    try {
+      const pair = await this.#fetchAuthorities("vcek", product, stored);
+      verify(pair);
+      return pair;
+    } catch (error) {
+      // Who cannot be asked now may have an answer later; any other answer leaves the certificate as it was, untrusted.
+      const isLater = error instanceof SnpError && (error.code === "ERR_SNP_KDS_THROTTLED" || error.code === "ERR_SNP_KDS_UNAVAILABLE");
+      throw isLater ? error : (refusal ?? error);
     }
   }
 
-  async #fetchAuthorities(kind: EndorsementKind, product: ProductName): Promise<Authorities> {
+  /** The stored pairs that verify. */
+  async #storedPairs(kind: EndorsementKind, product: ProductName): Promise<readonly Authorities[]> {
+    return (await this.store.readAuthorities(kind, product)).filter((pair) => {
+      try {
+        return verifyAuthorities(kind, product, pair, this.#options);
+      } catch (error) {
+        this.#failed(error, `authorities ${kind} ${product}`);
+        return false;
+      }
+    });
+  }
+
+  /** @param tried pairs that were no use */
+  async #fetchAuthorities(kind: EndorsementKind, product: ProductName, tried: readonly Authorities[] = []): Promise<Authorities> {
     return this.#authorityFlights.run(`${kind} ${product} chain`, async () => {
-      const landed = await this.#storedAuthorities(kind, product);
+      const stored = await this.#storedPairs(kind, product);
+      const landed = stored.find((pair) => !tried.some((other) => isSamePair(pair, other)));
       if (landed !== undefined) return landed;
       const source = this.#upstream?.authorities;
-      if (source === undefined) throw noneOf(`certificates of the authorities ${kind} ${product}`);
+      if (source === undefined) throw noneOf(`certificates of the authorities ${kind} ${product}`, authoritiesHint(product));
       try {
         const authorities = verifyAuthorities(kind, product, await source.fetchAuthorities(kind, product), this.#options);
-        await this.store.writeAuthorities(kind, product, authorities);
+        await this.store.writeAuthorities(kind, product, orderedPairs([authorities, ...stored]));
         this.#observe("fetched");
         return authorities;
       } catch (error) {
@@ -237,10 +281,11 @@ export class EndorsementCache {
   async #storedCrl(kind: EndorsementKind, product: ProductName): Promise<Crl | undefined> {
     const crl = await this.store.readCrl(kind, product);
     if (crl === undefined || this.#options.clock.now() >= crl.nextUpdate + 1000) return undefined;
-    const authorities = await this.#storedAuthorities(kind, product);
-    if (authorities === undefined) return undefined;
+    const pairs = await this.#storedPairs(kind, product);
+    if (pairs.length === 0) return undefined;
     try {
-      return trusted(`revocation list ${kind} ${product}`, () => verifyCrl(crl, authorities.root, this.#options)).crl;
+      trusted(`revocation list ${kind} ${product}`, () => underAny(pairs, ({ root }) => verifyCrl(crl, root, this.#options)));
+      return crl;
     } catch (error) {
       this.#failed(error, `revocation list ${kind} ${product}`);
       return undefined;
@@ -249,18 +294,22 @@ export class EndorsementCache {
 
   async #refreshCrl(kind: EndorsementKind, product: ProductName, name: string): Promise<Crl> {
     const source = this.#upstream?.authorities;
-    if (source === undefined) throw noneOf(`revocation list ${kind} ${product}`);
+    if (source === undefined)
+      throw noneOf(
+        `revocation list ${kind} ${product} that is in date`,
+        `${authoritiesHint(product)} A list is good until its nextUpdate: import a new one before that.`,
+      );
     try {
       const fetched = await source.fetchCrl(kind, product);
-      const { root } = await this.authorities(kind, product);
-      const { crl } = trusted(`revocation list ${kind} ${product}`, () => verifyCrl(fetched, root, this.#options));
+      const pairs = [await this.authorities(kind, product), ...(await this.#storedPairs(kind, product))];
+      trusted(`revocation list ${kind} ${product}`, () => underAny(pairs, ({ root }) => verifyCrl(fetched, root, this.#options)));
       const stored = await this.#storedCrl(kind, product);
       this.#crlDue.set(name, this.#options.clock.now() + this.#limits.crlRefreshMs);
       // An older list that is still in date would bring back what was revoked since.
-      if (stored !== undefined && !isNewer(crl, stored)) return stored;
-      await this.store.writeCrl(kind, product, crl);
+      if (stored !== undefined && !isNewer(fetched, stored)) return stored;
+      await this.store.writeCrl(kind, product, fetched);
       this.#observe("fetched");
-      return crl;
+      return fetched;
     } catch (error) {
       this.#failed(error, `revocation list ${kind} ${product}`);
       throw error;
@@ -277,7 +326,7 @@ export class EndorsementCache {
   }
 
   #none(request: EndorsementRequest, why: string): SnpError {
-    return noneOf(`certificate of ${describeRequest(request)}${why}`);
+    return noneOf(`certificate of ${describeRequest(request)}${why}`, CERTIFICATE_HINT);
   }
 
   #failed(error: unknown, what: string): void {
@@ -305,9 +354,17 @@ export function isNewer(a: Crl, b: Crl): boolean {
   return a.thisUpdate === b.thisUpdate ? (a.number ?? -1n) > (b.number ?? -1n) : a.thisUpdate > b.thisUpdate;
 }
 
-function noneOf(what: string): SnpError {
+const CERTIFICATE_HINT =
+  "Ask for the report's REPORTED_TCB, not for CURRENT_TCB; a Turin chip id has 8 bytes. Fill an offline cache with `sealpod certcache import`.";
+
+/** Azure's cache and THIM have no chains or lists of their own to give. */
+function authoritiesHint(product: ProductName): string {
+  return `Fetch the chains and revocation lists with \`sealpod certcache fetch --product ${product}\`, import a bundle that has them, or name an upstream that gives them (--upstream kds).`;
+}
+
+function noneOf(what: string, hint: string): SnpError {
   return new SnpError("ERR_SNP_KDS_NOT_FOUND", `the certificate cache has no ${what}`, {
     details: { source: "certcache" },
-    hint: "Ask for the report's REPORTED_TCB, not for CURRENT_TCB; a Turin chip id has 8 bytes. Fill an offline cache with `sealpod certcache import`.",
+    hint,
   });
 }

@@ -165,12 +165,10 @@ describe("the certificate cache, as a process", () => {
       await server.stop("SIGKILL");
       await answer;
     }
-    const listed = JSON.parse((await sealpod("list", "--json", "--dir", "killed", "--trust", "emulator=ark.pem")).stdout) as {
-      certificates: { state: string }[];
-    };
+    const [list, server] = await Promise.all([sealpod("list", "--json", "--dir", "killed", "--trust", "emulator=ark.pem"), serve(...flags)]);
+    const listed = JSON.parse(list.stdout) as { certificates: { state: string }[] };
     expect(listed.certificates.length).toBeGreaterThan(0);
     expect(listed.certificates.every(({ state }) => state === "verified")).toBe(true);
-    const server = await serve(...flags);
     for (const chip of [A, B]) expect((await kdsSource({ ...ports, base: server.url }).fetchEndorsement(chip.request)).product).toBe("Milan");
   });
 
@@ -180,10 +178,9 @@ describe("the certificate cache, as a process", () => {
     const fetched = await sealpod("fetch", "report.bin", "report.hex", ...at("second"), ...up);
     expect(fetched).toMatchObject({ exit: 0, stderr: "" });
     expect(fetched.stdout).toMatch(/^report\.bin: Milan chip 0000000241414141…, TCB DB18000000000004: fetched\nreport\.hex: Milan chip 00000003/);
-    expect((await sealpod("fetch", "report.bin", ...at("second"), "--upstream", "none")).stdout).toContain("was there");
-    const product = await sealpod("fetch", "--product", "milan", ...at("second"), ...up, "--json");
-    expect((JSON.parse(product.stdout) as { fetched: unknown[] }).fetched).toHaveLength(4);
-    const byId = await sealpod(
+    const product = sealpod("fetch", "--product", "milan", ...at("second"), ...up, "--json");
+    const offline = sealpod("fetch", "report.bin", ...at("second"), "--upstream", "none");
+    const byId = sealpod(
       "fetch",
       "--product",
       "Milan",
@@ -194,22 +191,29 @@ describe("the certificate cache, as a process", () => {
       ...at("second"),
       ...up,
     );
-    expect(byId).toMatchObject({ exit: 0, stdout: expect.stringContaining("was there") as string });
+    expect((JSON.parse((await product).stdout) as { fetched: unknown[] }).fetched).toHaveLength(4);
+    for (const known of [offline, byId]) expect(await known).toMatchObject({ exit: 0, stdout: expect.stringContaining("was there") as string });
 
-    const exported = await sealpod("export", "-o", "bundle.json", ...at("second"));
-    expect(exported).toMatchObject({ exit: 0, stderr: "" });
-    await sealpod("export", "-o", "again.json", ...at("second"));
+    for (const exported of await Promise.all(["bundle.json", "again.json"].map(async (file) => sealpod("export", "-o", file, ...at("second")))))
+      expect(exported).toMatchObject({ exit: 0, stderr: "" });
     expect(await readFile(join(directory, "again.json"))).toEqual(await readFile(join(directory, "bundle.json")));
 
-    const refused = await sealpod("import", "bundle.json", "--dir", "third");
+    await writeFile(join(directory, "second", "notes.txt"), "");
+    const [refused, directoryImported] = await Promise.all([sealpod("import", "bundle.json", "--dir", "third"), sealpod("import", "second", ...at("fourth"))]);
+    expect(directoryImported.stdout).toContain("2 new certificates");
+    expect(directoryImported.stderr).toBe("ignored, in no known layout: notes.txt\n");
     expect(refused.exit).toBe(3);
     expect(refused.stderr).toMatch(/^error: .*not a trust anchor[\s\S]*to do: .*--trust emulator=ark\.pem[\s\S]*ERR_CERTCACHE_UNTRUSTED/);
     const imported = await sealpod("import", "bundle.json", ...at("third"), "--json");
     expect(JSON.parse(imported.stdout)).toMatchObject({ vceks: 2, known: 0, authorities: 2, crls: 2, entries: 2 });
-    expect((await sealpod("import", "second", ...at("fourth"))).stdout).toContain("2 new certificates");
-    const listed = await sealpod("list", ...at("third"));
+    // The roots that are named are all: under AMD's, which are trusted if nothing is said, nothing of this verifies.
+    const [listed, ...others] = await Promise.all([
+      sealpod("list", ...at("third")),
+      sealpod("list", "--dir", "third"),
+      sealpod("list", "--dir", "third", "--trust", "amd"),
+    ]);
     expect(listed.stdout.match(/DB18000000000004 .* verified/g)).toHaveLength(2);
-    expect((await sealpod("list", "--dir", "third")).stdout.match(/not trusted/g)?.length).toBeGreaterThan(2);
+    for (const { stdout } of others) expect([stdout.match(/not trusted/g)?.length, stdout.match(/ verified/g)]).toEqual([6, null]);
   });
 
   it("says in one error what is wrong and what to do", async () => {
@@ -220,19 +224,12 @@ describe("the certificate cache, as a process", () => {
       [1, /no certificate of chip 0000000a[\s\S]*REPORTED_TCB/, "fetch", "other.bin", ...at, "--upstream", `kds=${upstreamUrl}`],
       [1, /no upstream to ask[\s\S]*certcache import/, "fetch", "other.bin", ...at, "--upstream", "none"],
       [1, /cannot be read|ERR_SNP_KDS_UNAVAILABLE/, "fetch", "other.bin", ...at, "--upstream", "kds=http://127.0.0.1:1", "--wait", "0"],
-      [2, /nothing to fetch/, "fetch", ...at],
-      [2, /--chip-id and --tcb/, "fetch", "--chip-id", "00", ...at],
-      [2, /expected kds, kds=URL/, "fetch", "other.bin", "--upstream", "ftp", ...at],
-      [2, /stands beside others/, "serve", "--upstream", "none", "--upstream", "kds", ...at],
-      [2, /expected host:port/, "serve", "--listen", "8081", ...at],
-      [2, /--trust other=x/, "serve", "--trust", "other=x"],
       [2, /is not a certificate|no PEM block|trust root/, "serve", "--trust", "emulator=broken.json"],
-      [1, /broken\.json|bundle/, "import", "broken.json", ...at],
-      [1, /cannot be read/, "import", "missing.json", ...at],
-      [1, /no certificate that verifies/, "export", "-o", "x.json", ...at],
+      [1, /^error: broken\.json:1:2/, "import", "broken.json", ...at],
     ];
-    for (const [exit, pattern, ...argv] of cases) {
-      const ran = await sealpod(...argv);
+    // What is wrong with the command line alone is shown without a process in cli/certcache/session.test.ts.
+    const results = await Promise.all(cases.map(async ([exit, pattern, ...argv]) => ({ exit, pattern, argv, ran: await sealpod(...argv) })));
+    for (const { exit, pattern, argv, ran } of results) {
       expect(ran, argv.join(" ")).toMatchObject({ exit, stdout: "" });
       expect(ran.stderr, argv.join(" ")).toMatch(pattern);
       expect(ran.stderr.match(/^error: /gm), argv.join(" ")).toHaveLength(1);

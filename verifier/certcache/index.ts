@@ -2,6 +2,7 @@ export { certcacheApp, type CertcacheAppOptions } from "./app.ts";
 export {
   bundleBytes,
   type Bundle,
+  type DirectoryBundle,
   encodeBundle,
   exportBundle,
   importBundle,
@@ -22,5 +23,5 @@ export { CERTCACHE_ERRORS, CertcacheError, type CertcacheErrorCode } from "./err
 export { certcacheService, type CertcacheServiceOptions } from "./service.ts";
 export { spacedFetch, type SpacingOptions } from "./spacing.ts";
 export { DEFAULT_MAX_ENTRIES, EndorsementStore, type StoredEndorsement, type StoreEntry, type StoreOptions } from "./store.ts";
-export { parseTrustRoot, type Trust, verifyAuthorities, verifyEndorsement } from "./trust.ts";
+export { parseTrustRoot, type Trust, underAny, verifyAuthorities, verifyEndorsement } from "./trust.ts";
 export { openUpstream, parseUpstream, type UpstreamName, type UpstreamOptions } from "./upstream.ts";

@@ -6,6 +6,7 @@ import { EndorsementStore } from "./store.ts";
 import { NOW, TestAmd } from "./testdata/amd.ts";
 import { TestNetwork } from "./testdata/network.ts";
 import { Workplace } from "./testdata/workplace.ts";
+import { MAX_PAIRS } from "./trust.ts";
 
 const milan = new TestAmd("Milan");
 const turin = new TestAmd("Turin");
@@ -117,19 +118,60 @@ describe("the store", () => {
     ).rejects.toMatchObject({ code: "ERR_CERTCACHE_ARGUMENT" });
   });
 
+  it("counts a certificate once that many write at the same time, and a failed writer lets the next one try", async () => {
+    using place = new Workplace();
+    const store = await place.store(network, 2);
+    const writes = await Promise.all([A, A, B, A, B, A].map(async ({ vcek }) => store.writeEndorsement(vcek)));
+    expect(writes).toEqual(Array.from({ length: 6 }, () => "stored"));
+    expect(store.count).toBe(2);
+    expect(await store.writeEndorsement(milan.chip(3).vcek)).toBe("full");
+    using other = new Workplace();
+    const blocked = await other.store(network, 2);
+    mkdirSync(fileOf(other, A), { recursive: true });
+    const results = await Promise.allSettled([A, A].map(async ({ vcek }) => blocked.writeEndorsement(vcek)));
+    expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    rmSync(fileOf(other, A), { recursive: true });
+    expect([await blocked.writeEndorsement(A.vcek), blocked.count]).toEqual(["stored", 1]);
+  });
+
+  it("knows what would be one more file", async () => {
+    using place = new Workplace();
+    const store = await place.store(network);
+    await store.writeEndorsement(A.vcek);
+    truncateSync(fileOf(place, A), 3);
+    expect([await store.isNew(A.vcek), await store.isNew(milan.chip(1, { notBefore: NOW }).vcek), await store.isNew(B.vcek)]).toEqual([false, false, true]);
+  });
+
+  it("keeps the pairs of an ASK that was issued again, the last in front, each once and only so many", async () => {
+    using place = new Workplace();
+    const store = await place.store(network);
+    const [second, third] = [milan.reissued(), milan.reissued().reissued()];
+    await store.writeAuthorities("vcek", "Milan", [milan.vcek, third.vcek, milan.vcek, second.vcek]);
+    const pairs = await store.readAuthorities("vcek", "Milan");
+    expect(pairs.map(({ intermediate }) => intermediate.der)).toEqual([third, second, milan].map(({ vcek }) => vcek.intermediate.der));
+    expect(pairs.every(({ root }) => Buffer.from(root.der).equals(milan.vcek.root.der))).toBe(true);
+    const many = Array.from({ length: MAX_PAIRS + 2 }, () => milan.reissued().vcek);
+    await store.writeAuthorities("vcek", "Milan", [milan.vcek, ...many]);
+    expect((await store.readAuthorities("vcek", "Milan")).map(({ intermediate }) => intermediate.der)).toEqual(
+      many.slice(0, MAX_PAIRS).map(({ intermediate }) => intermediate.der),
+    );
+    writeFileSync(join(store.directory, "chain", "vcek_Milan.pem"), `${milan.chainPem("vcek")}${milan.arkPem}`);
+    expect(await store.readAuthorities("vcek", "Milan")).toEqual([]);
+  });
+
   it("keeps authorities and lists apart by kind and product", async () => {
     using place = new Workplace();
     const store = await place.store(network);
-    await store.writeAuthorities("vcek", "Milan", milan.vcek);
-    await store.writeAuthorities("vlek", "Milan", milan.vlek);
+    await store.writeAuthorities("vcek", "Milan", [milan.vcek]);
+    await store.writeAuthorities("vlek", "Milan", [milan.vlek]);
     await store.writeCrl("vcek", "Milan", milan.crl(3n));
-    expect((await store.readAuthorities("vcek", "Milan"))?.intermediate.der).toEqual(milan.vcek.intermediate.der);
-    expect((await store.readAuthorities("vlek", "Milan"))?.intermediate.der).toEqual(milan.vlek.intermediate.der);
-    expect(await store.readAuthorities("vcek", "Turin")).toBeUndefined();
+    expect((await store.readAuthorities("vcek", "Milan")).map(({ intermediate }) => intermediate.der)).toEqual([milan.vcek.intermediate.der]);
+    expect((await store.readAuthorities("vlek", "Milan")).map(({ intermediate }) => intermediate.der)).toEqual([milan.vlek.intermediate.der]);
+    expect(await store.readAuthorities("vcek", "Turin")).toEqual([]);
     expect((await store.readCrl("vcek", "Milan"))?.number).toBe(3n);
     expect(await store.readCrl("vlek", "Milan")).toBeUndefined();
     renameSync(join(store.directory, "chain", "vlek_Milan.pem"), join(store.directory, "chain", "vcek_Milan.pem"));
-    expect(await store.readAuthorities("vcek", "Milan")).toBeUndefined();
+    expect(await store.readAuthorities("vcek", "Milan")).toEqual([]);
   });
 
   it("says when the disk fails, and leaves nothing behind", async () => {
@@ -156,12 +198,12 @@ describe("the store", () => {
     await store.writeEndorsement(A.vcek);
     const renewed = milan.chip(1, { notBefore: NOW - 1000 });
     mkdirSync(join(fileOf(place, milan.chip(3)), "in the way"), { recursive: true });
-    const authorities = [{ kind: "vcek", product: "Milan", authorities: milan.vcek }] as const;
+    const authorities = [{ kind: "vcek", product: "Milan", pairs: [milan.vcek] }] as const;
     const all = { authorities, crls: [], certificates: [renewed.vcek, B.vcek, milan.chip(3).vcek, milan.chip(4).vcek] };
     await expect(store.writeAll(all)).rejects.toMatchObject({ code: "ERR_CERTCACHE_STORE" });
     expect((await store.readEndorsement(A.request))?.certificate.der).toEqual(A.vcek.der);
     expect(await store.readEndorsement(B.request)).toBeUndefined();
-    expect(await store.readAuthorities("vcek", "Milan")).toBeUndefined();
+    expect(await store.readAuthorities("vcek", "Milan")).toEqual([]);
     expect(store.count).toBe(1);
     rmSync(fileOf(place, milan.chip(3)), { recursive: true });
     await store.writeAll(all);

@@ -14,16 +14,18 @@ import {
   parseTcb,
   type ProductName,
 } from "@sealpod/snp";
-import { listDirectory, readSmallFile, removeAbandoned, removeFile, writeFileAtomic } from "./atomic-file.ts";
+import { isDirectory, isTemporary, listDirectory, makeDirectory, readSmallFile, removeAbandoned, removeFile, writeFileAtomic } from "./atomic-file.ts";
 import { CertcacheError } from "./errors.ts";
+import { orderedPairs } from "./trust.ts";
 
 /** Most VCEK certificates of a cache, if nothing else is said: a data centre of some thousand machines over many firmware versions, 256 MiB of disk blocks. */
 export const DEFAULT_MAX_ENTRIES = 65_536;
 
 /** Options of {@link EndorsementStore.open}. */
 export interface StoreOptions {
-  /** Made if it is not there. */
   readonly directory: string;
+  /** What becomes of a directory that is not there: it is made at once, or refused. Left out, it is made when the first file is written. */
+  readonly missing?: "make" | "refuse";
   /** Most VCEK certificates that are kept. What is there is never removed to make room: a full store serves what it has and keeps nothing new. Default: {@link DEFAULT_MAX_ENTRIES}. */
   readonly maxEntries?: number;
   readonly clock: Clock;
@@ -55,7 +57,7 @@ const ANY_TCB_FILE = "vcek.der";
 
 /**
  * Certificates on the disk, for ever: `vcek/{hwid}/bl04_tee00_snp24_ucode219[_fmc01]_vcek.der` as in the offline store of Trustee, and beside it `chain/{vcek|vlek}_{product}.pem`
- * and `crl/{vcek|vlek}_{product}.der`. Files appear whole or not at all, and what does not hold what its name says counts as not there.
+ * (ASK, ARK; if AMD issued an ASK again, the pairs before it follow) and `crl/{vcek|vlek}_{product}.der`. Files appear whole or not at all, and what does not hold what its name says counts as not there.
  * Names are made of bytes that were read, never of text that was sent, so no request reaches another file.
  */
 export class EndorsementStore {
@@ -63,6 +65,8 @@ export class EndorsementStore {
   readonly maxEntries: number;
   readonly #options: StoreOptions;
   #count: number;
+  /** Files that are being written, with the end of the last that waits to write. */
+  readonly #busy = new Map<string, Promise<void>>();
 
   private constructor(options: StoreOptions, directory: string, count: number) {
     this.directory = directory;
@@ -72,7 +76,7 @@ export class EndorsementStore {
   }
 
   /**
-   * Opens a store, counts what it has and removes what killed writers left in it.
+   * Opens a store, counts what it has and removes what killed writers left in it. What is no directory is refused.
    * @throws {CertcacheError} ERR_CERTCACHE_STORE, ERR_CERTCACHE_ARGUMENT
    */
   static async open(options: StoreOptions): Promise<EndorsementStore> {
@@ -80,6 +84,14 @@ export class EndorsementStore {
     if (!Number.isSafeInteger(maxEntries) || maxEntries < 1)
       throw new CertcacheError("ERR_CERTCACHE_ARGUMENT", `a limit of ${maxEntries} entries, expected 1 or more`);
     const directory = resolve(options.directory);
+    if (!(await isDirectory(directory))) {
+      if (options.missing === "refuse") {
+        throw new CertcacheError("ERR_CERTCACHE_STORE", `${directory} does not exist`, {
+          hint: "Fill a cache with `sealpod certcache fetch` or `sealpod certcache import`, or name the directory of one.",
+        });
+      }
+      if (options.missing === "make") await makeDirectory(directory);
+    }
     const now = options.clock.now();
     for (const folder of ["chain", "crl"]) await removeAbandoned(join(directory, folder), await listDirectory(join(directory, folder)), now);
     let count = 0;
@@ -120,30 +132,41 @@ export class EndorsementStore {
    * @throws {CertcacheError} ERR_CERTCACHE_STORE
    */
   async writeEndorsement(certificate: Certificate): Promise<"stored" | "full"> {
-    const path = placeOf(this.directory, parseEndorsementKey(certificate));
-    const isNew = (await readSmallFile(path, MAX_CERTIFICATES_BYTES)) === undefined;
-    if (isNew && this.#count >= this.maxEntries) return "full";
-    // Before the wait, so that writers at the same time do not all see the last free place.
-    if (isNew) this.#count++;
-    try {
-      await writeFileAtomic(path, certificate.der, this.#options.random);
-    } catch (error) {
-      if (isNew) this.#count--;
-      throw error;
-    }
-    return "stored";
+    const path = this.#placeOf(certificate);
+    return this.#alone(path, async () => {
+      const isNew = (await readSmallFile(path, MAX_CERTIFICATES_BYTES)) === undefined;
+      if (isNew && this.#count >= this.maxEntries) return "full";
+      // Before the wait, so that writers of other files do not all see the last free place.
+      if (isNew) this.#count++;
+      try {
+        await writeFileAtomic(path, certificate.der, this.#options.random);
+      } catch (error) {
+        if (isNew) this.#count--;
+        throw error;
+      }
+      return "stored";
+    });
   }
 
-  /** The certificates of a product's authorities, unverified; undefined if there are none, or if the file is damaged. */
-  async readAuthorities(kind: EndorsementKind, product: ProductName): Promise<Authorities | undefined> {
-    return this.#read(this.#chainPath(kind, product), MAX_CERTIFICATES_BYTES, (bytes) =>
-      checkAuthorities(parseCertificatesPem(decodeUtf8(bytes, "chain"), "chain"), kind, product),
-    );
+  /**
+   * True if a certificate would be one more file, and not take the place of one that is there, damaged or not.
+   * @throws {CertcacheError} ERR_CERTCACHE_STORE
+   */
+  async isNew(certificate: Certificate): Promise<boolean> {
+    return (await readSmallFile(this.#placeOf(certificate), MAX_CERTIFICATES_BYTES)) === undefined;
   }
 
-  /** @throws {CertcacheError} ERR_CERTCACHE_STORE */
-  async writeAuthorities(kind: EndorsementKind, product: ProductName, authorities: Authorities): Promise<void> {
-    await writeFileAtomic(this.#chainPath(kind, product), chainBytes(authorities), this.#options.random);
+  /** The certificates of a product's authorities, unverified, today's in front ({@link orderedPairs}); none if the file is damaged. */
+  async readAuthorities(kind: EndorsementKind, product: ProductName): Promise<readonly Authorities[]> {
+    return (await this.#read(this.#chainPath(kind, product), MAX_CERTIFICATES_BYTES, (bytes) => parsePairs(bytes, kind, product))) ?? [];
+  }
+
+  /**
+   * Keeps these pairs in place of those that are there.
+   * @throws {CertcacheError} ERR_CERTCACHE_STORE
+   */
+  async writeAuthorities(kind: EndorsementKind, product: ProductName, pairs: readonly Authorities[]): Promise<void> {
+    await writeFileAtomic(this.#chainPath(kind, product), pairsBytes(pairs), this.#options.random);
   }
 
   /** The revocation list of a product's root, unverified; undefined if there is none, or if the file is damaged. */
@@ -161,26 +184,28 @@ export class EndorsementStore {
    * @throws {CertcacheError} ERR_CERTCACHE_STORE
    */
   async writeAll(items: {
-    readonly authorities: readonly { readonly kind: EndorsementKind; readonly product: ProductName; readonly authorities: Authorities }[];
+    readonly authorities: readonly { readonly kind: EndorsementKind; readonly product: ProductName; readonly pairs: readonly Authorities[] }[];
     readonly crls: readonly { readonly kind: EndorsementKind; readonly product: ProductName; readonly crl: Crl }[];
     readonly certificates: readonly Certificate[];
   }): Promise<void> {
     const files = [
-      ...items.authorities.map(({ kind, product, authorities }) => ({ path: this.#chainPath(kind, product), bytes: chainBytes(authorities), counts: 0 })),
+      ...items.authorities.map(({ kind, product, pairs }) => ({ path: this.#chainPath(kind, product), bytes: pairsBytes(pairs), counts: 0 })),
       ...items.crls.map(({ kind, product, crl }) => ({ path: this.#crlPath(kind, product), bytes: crl.der, counts: 0 })),
-      ...items.certificates.map((item) => ({ path: placeOf(this.directory, parseEndorsementKey(item)), bytes: item.der, counts: 1 })),
+      ...items.certificates.map((item) => ({ path: this.#placeOf(item), bytes: item.der, counts: 1 })),
     ];
     const { random } = this.#options;
     const done: (() => Promise<void>)[] = [];
     try {
       for (const { path, bytes, counts } of files) {
-        const before = await readSmallFile(path, MAX_KDS_CRL_BYTES);
-        const isNew = before === undefined ? counts : 0;
-        await writeFileAtomic(path, bytes, random);
-        this.#count += isNew;
-        done.push(async () => {
-          this.#count -= isNew;
-          await (before === undefined || before === "unusable" ? removeFile(path) : writeFileAtomic(path, before, random));
+        await this.#alone(path, async () => {
+          const before = await readSmallFile(path, MAX_KDS_CRL_BYTES);
+          const isNew = before === undefined ? counts : 0;
+          await writeFileAtomic(path, bytes, random);
+          this.#count += isNew;
+          done.push(async () => {
+            this.#count -= isNew;
+            await (before === undefined || before === "unusable" ? removeFile(path) : writeFileAtomic(path, before, random));
+          });
         });
       }
     } catch (error) {
@@ -212,6 +237,24 @@ export class EndorsementStore {
     return undefined;
   }
 
+  #placeOf(certificate: Certificate): string {
+    return placeOf(this.directory, parseEndorsementKey(certificate));
+  }
+
+  /** Does one thing after the other to a file: between the look whether it is there and its writing nobody else may make it. */
+  async #alone<T>(path: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#busy.get(path);
+    const done = Promise.withResolvers<void>();
+    this.#busy.set(path, done.promise);
+    await before;
+    try {
+      return await work();
+    } finally {
+      done.resolve();
+      if (this.#busy.get(path) === done.promise) this.#busy.delete(path);
+    }
+  }
+
   #chainPath(kind: EndorsementKind, product: ProductName): string {
     return join(this.directory, "chain", `${kind}_${product}.pem`);
   }
@@ -240,14 +283,19 @@ export class EndorsementStore {
 
 /**
  * The VCEK files below a directory `vcek` in the layout of {@link EndorsementStore}, in the order of their names. Other files and links are left out.
+ * @param ignored receives the path of each that is left out, relative to `vcekDirectory`
  * @throws {CertcacheError} ERR_CERTCACHE_STORE
  */
-export async function* listEntries(vcekDirectory: string): AsyncIterable<StoreEntry> {
+export async function* listEntries(vcekDirectory: string, ignored: (path: string) => void = () => undefined): AsyncIterable<StoreEntry> {
   for (const chip of await listDirectory(vcekDirectory)) {
-    if (!chip.isDirectory() || !HW_ID.test(chip.name)) continue;
+    if (!chip.isDirectory() || !HW_ID.test(chip.name)) {
+      ignored(chip.name);
+      continue;
+    }
     const folder = join(vcekDirectory, chip.name);
     for (const file of await listDirectory(folder)) {
       if (file.isFile() && isEntry(file.name)) yield { hwId: chip.name, file: file.name, path: join(folder, file.name) };
+      else if (!isTemporary(file.name)) ignored(join(chip.name, file.name));
     }
   }
 }
@@ -291,8 +339,19 @@ export function requestOf(key: VcekKey): EndorsementRequest {
   return { products: [key.product], chipId: padded(key.hwId), reportedTcb: key.tcbBytes };
 }
 
-function chainBytes({ intermediate, root }: Authorities): Uint8Array {
-  return encodeUtf8(encodeCertificatesPem([intermediate, root]));
+/**
+ * Reads the pairs of a chain file: intermediate, its root, the next intermediate, and so on.
+ * @throws {SealpodError} what is wrong with the text, or ERR_SNP_CHAIN
+ */
+export function parsePairs(bytes: Uint8Array, kind: EndorsementKind, product: ProductName): readonly Authorities[] {
+  const certificates = parseCertificatesPem(decodeUtf8(bytes, "chain"), "chain");
+  // At least one, so that a file without any is refused.
+  const pairs = Array.from({ length: Math.max(1, Math.ceil(certificates.length / 2)) }, (_, index) => certificates.slice(index * 2, index * 2 + 2));
+  return orderedPairs(pairs.map((pair) => checkAuthorities(pair, kind, product)));
+}
+
+function pairsBytes(pairs: readonly Authorities[]): Uint8Array {
+  return encodeUtf8(encodeCertificatesPem(orderedPairs(pairs).flatMap(({ intermediate, root }) => [intermediate, root])));
 }
 
 function placeOf(directory: string, key: EndorsementKey): string {

@@ -44,6 +44,39 @@ export function verifyEndorsement(certificate: Certificate, { intermediate, root
   });
 }
 
+/** Pairs of one kind and product that are kept: the one that AMD issues under today, and some before it. AMD has never had a second one of a product. */
+export const MAX_PAIRS = 4;
+
+/** Each pair once, the one that was issued last in front; of those issued together, in the order given. Those beyond {@link MAX_PAIRS} are left out. */
+export function orderedPairs(pairs: readonly Authorities[]): readonly Authorities[] {
+  const each = pairs.filter((pair, index) => pairs.findIndex((other) => isSamePair(pair, other)) === index);
+  return each.sort((a, b) => b.intermediate.notBefore - a.intermediate.notBefore).slice(0, MAX_PAIRS);
+}
+
+/** True if both are the same certificates. */
+export function isSamePair(a: Authorities, b: Authorities): boolean {
+  return equalBytes(a.intermediate.der, b.intermediate.der) && equalBytes(a.root.der, b.root.der);
+}
+
+/**
+ * The first of several pairs that a check holds under.
+ * @param pairs at least one
+ * @throws what the check says of the first pair
+ */
+export function underAny(pairs: readonly Authorities[], check: (pair: Authorities) => unknown): Authorities {
+  const refusals: unknown[] = [];
+  for (const pair of pairs) {
+    try {
+      check(pair);
+      return pair;
+    } catch (error) {
+      if (!isSealpodError(error)) throw error;
+      refusals.push(error);
+    }
+  }
+  throw refusals[0];
+}
+
 /**
  * A root that the caller names, from the PEM of its self-signed certificate. The product is in its name, "ARK-Milan" or "EMULATED ARK-Milan".
  * @param name who holds the key, such as "emulator"; "amd" is taken
@@ -88,7 +121,7 @@ export function trusted<T>(what: string, check: () => T): T {
     if (!isSealpodError(cause) || cause instanceof CertcacheError) throw cause;
     throw new CertcacheError("ERR_CERTCACHE_UNTRUSTED", `${what}: ${messageOf(cause)}`, {
       cause,
-      hint: "Only what AMD signed is kept. Certificates of an emulator are taken if its root is named (--trust emulator=ark.pem).",
+      hint: "Only what AMD signed is kept, or what others did whose roots are named: --trust emulator=ark.pem for an emulator. Roots that are named are all that count; --trust amd names AMD's beside them.",
     });
   }
 }

@@ -123,7 +123,7 @@ export function commonSettings(listen: string): CommonSettings {
 export function limitsOf({ limits }: CommonValues): ServiceLimits {
   const { maxBody, requestTime, maxConcurrent, trustedProxies, ratePerSecond, rateBurst, rateClients } = limits;
   const rate = ratePerSecond === 0 ? "off" : { perSecond: ratePerSecond, burst: rateBurst, maxClients: rateClients };
-  return { maxBody, requestTime, maxConcurrent, trustedProxies, rate };
+  return { ...DEFAULT_LIMITS, maxBody, requestTime, maxConcurrent, trustedProxies, rate };
 }
 
 /** Where health and metrics are: as said, else on the main listener of a loopback address, else nowhere. */

@@ -1,7 +1,7 @@
 import { createServer as createHttpServer, IncomingMessage, type Server as HttpServer, type ServerOptions, type ServerResponse } from "node:http";
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import { isIPv6, type AddressInfo, type Server, type Socket } from "node:net";
-import { messageOf, type Clock } from "@sealpod/core";
+import { messageOf, type Clock, type Logger } from "@sealpod/core";
 import { clientOf } from "./client.ts";
 import { ServiceError } from "./errors.ts";
 import { watchProcess } from "./process-metrics.ts";
@@ -117,15 +117,13 @@ class Listener {
   readonly server: CountingServer;
   readonly #service: Service;
   readonly #sockets = new Set<Socket>();
-  /** Connections on which nothing was asked yet: of HTTP, or of TLS once its handshake is done. */
-  readonly #fresh = new Set<Socket>();
-  /** Connections in the middle of a TLS handshake, by the address of their other end. */
-  readonly #handshaking = new Map<string, Socket>();
+  /** Connections on which nothing was asked yet, by the address of their other end: what asks is not this socket but one that TLS has made of it. */
+  readonly #fresh = new Map<string, Socket>();
   readonly #perClient = new Map<string, number>();
 
   constructor(service: Service, options: ServeOptions, tls: TlsReload | undefined) {
     this.#service = service;
-    const { requestTime } = service.limits;
+    const { requestTime, stallTime } = service.limits;
     const limit = { ...DEFAULTS, ...options };
     const http = {
       ServerResponse: CountedResponse,
@@ -142,14 +140,15 @@ class Listener {
         ? createHttpServer(http)
         : createHttpsServer({ ...http, ...tls.credential, minVersion: "TLSv1.2", handshakeTimeout: limit.headersTime, ALPNProtocols: ["http/1.1"] });
     this.server.maxConnections = limit.maxConnections;
+    // A connection on which nothing moves: the service says of each request whether it may wait.
+    this.server.timeout = Math.max(limit.headersTime, stallTime);
     this.#count(limit.maxConnectionsPerClient);
     const answer = (incoming: IncomingMessage, outgoing: ServerResponse, awaitsContinue: boolean): void => {
-      this.#fresh.delete(incoming.socket);
+      if (this.#fresh.size > 0) this.#fresh.delete(endOf(incoming.socket));
       service.listener(incoming, outgoing, awaitsContinue);
     };
     this.server.on("request", (incoming: IncomingMessage, outgoing: ServerResponse) => answer(incoming, outgoing, false));
     this.server.on("checkContinue", (incoming: IncomingMessage, outgoing: ServerResponse) => answer(incoming, outgoing, true));
-    this.#watchFresh(tls !== undefined);
     this.server.on("tlsClientError", (error: Error) => service.logger.log("debug", "TLS handshake failed", { problem: error.message }));
   }
 
@@ -158,7 +157,7 @@ class Listener {
   }
 
   async listen(address: Address): Promise<void> {
-    return listen(this.server, address);
+    return listen(this.server, address, this.#service.logger);
   }
 
   /** Ends all connections now. */
@@ -174,7 +173,7 @@ class Listener {
       else resolve();
     });
     // Connections on which nothing was ever asked are not idle to node: it would wait for their first request.
-    for (const socket of [...this.#fresh, ...this.#handshaking.values()]) socket.destroy();
+    for (const socket of this.#fresh.values()) socket.destroy();
     if (grace <= 0) {
       this.end("the service stops");
       return closed;
@@ -182,26 +181,6 @@ class Listener {
     const timer = setTimeout(() => this.end("the service stops"), grace);
     await closed;
     clearTimeout(timer);
-  }
-
-  #watchFresh(isTls: boolean): void {
-    const watch = (socket: Socket): void => {
-      this.#fresh.add(socket);
-      socket.once("close", () => this.#fresh.delete(socket));
-    };
-    if (!isTls) {
-      this.server.on("connection", watch);
-      return;
-    }
-    this.server.on("connection", (socket: Socket) => {
-      const end = endOf(socket);
-      this.#handshaking.set(end, socket);
-      socket.once("close", () => this.#handshaking.delete(end));
-    });
-    this.server.on("secureConnection", (socket: Socket) => {
-      this.#handshaking.delete(endOf(socket));
-      watch(socket);
-    });
   }
 
   /** Counts connections, and refuses those of a client that has too many. */
@@ -219,11 +198,14 @@ class Listener {
         socket.destroy();
         return;
       }
+      const end = endOf(socket);
       this.#perClient.set(client, count);
       this.#sockets.add(socket);
+      this.#fresh.set(end, socket);
       connections.set(this.#sockets.size);
       socket.once("close", () => {
         this.#sockets.delete(socket);
+        this.#fresh.delete(end);
         connections.set(this.#sockets.size);
         const left = (this.#perClient.get(client) ?? 1) - 1;
         if (left === 0) this.#perClient.delete(client);
@@ -236,6 +218,7 @@ class Listener {
 /** The listener of health and metrics. */
 class Operations {
   readonly #server: HttpServer;
+  readonly #logger: Logger;
 
   constructor(service: Service) {
     this.#server = createHttpServer(
@@ -243,6 +226,7 @@ class Operations {
       (incoming, outgoing) => void this.#answer(service, incoming, outgoing),
     );
     this.#server.maxConnections = OPERATIONS_CONNECTIONS;
+    this.#logger = service.logger;
   }
 
   get port(): number {
@@ -250,7 +234,7 @@ class Operations {
   }
 
   async listen(address: Address): Promise<void> {
-    return listen(this.#server, address);
+    return listen(this.#server, address, this.#logger);
   }
 
   async close(): Promise<void> {
@@ -335,12 +319,14 @@ class TlsReload {
   }
 }
 
-async function listen(server: Server, { host, port }: Address): Promise<void> {
+async function listen(server: Server, { host, port }: Address, logger: Logger): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) => reject(listenError(host, port, cause)));
     server.listen(port, host, resolve);
   });
   server.removeAllListeners("error");
+  // A connection that could not be accepted, for want of file descriptors: the others go on.
+  server.on("error", (error) => logger.log("error", "accepting failed", { problem: error.message }));
 }
 
 function listenError(host: string, port: number, cause: NodeJS.ErrnoException): ServiceError {

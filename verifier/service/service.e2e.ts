@@ -1,20 +1,24 @@
 import { execFileSync } from "node:child_process";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
-import { connect, type AddressInfo, type Socket } from "node:net";
+import { connect, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect as connectTls, type SecureVersion, type TLSSocket } from "node:tls";
 import { randomBytes } from "node:crypto";
 import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { LogFields, LogLevel } from "@sealpod/core";
 import { requestBody, requestContext } from "./context.ts";
 import { serve, type RunningServer, type ServeOptions } from "./serve.ts";
 import { createService, type Service, type ServiceOptions } from "./service.ts";
+
+/** More than sockets hold for a client that does not read. */
+const LARGE = "x".repeat(64 * 1024 * 1024);
 
 /** What the application of these tests has heard, and how to let its slow page go on. */
 class World {
@@ -38,7 +42,14 @@ class World {
       await this.#release.promise;
       return c.text("slow but whole");
     });
-    app.get("/large", (c) => c.body("x".repeat(64 * 1024 * 1024)));
+    app.get("/large", (c) => c.body(LARGE));
+    app.get("/large/later", async (c) => {
+      this.#hear("large", undefined);
+      await this.#release.promise;
+      return c.body(LARGE);
+    });
+    app.get("/stream", (c) => c.body(this.#stream()));
+    app.get("/bad", () => new Response("never", { headers: { "x-bad": "a\nb" } }));
     app.get("/client", (c) => c.text(requestContext(c).client));
     return app;
   }
@@ -60,6 +71,20 @@ class World {
 
   access(): readonly LogFields[] {
     return this.lines.filter(({ message }) => message === "request").map(({ fields }) => fields);
+  }
+
+  /** 64 MiB as fast as they are read, and a last byte when it is released. */
+  #stream(): ReadableStream<Uint8Array> {
+    let count = 0;
+    const released = this.#release.promise;
+    return new ReadableStream({
+      async pull(controller) {
+        if (count++ < 64) return controller.enqueue(new Uint8Array(1024 * 1024));
+        await released;
+        controller.enqueue(new Uint8Array(1));
+        controller.close();
+      },
+    });
   }
 
   #hear<T>(what: string, result: T): T {
@@ -131,8 +156,9 @@ class Client {
     });
   }
 
-  static async open(server: RunningServer): Promise<Client> {
-    const socket = connect(server.port, "127.0.0.1");
+  /** @param localAddress who the client is: the whole of 127.0.0.0/8 is ours */
+  static async open(server: RunningServer, localAddress = "127.0.0.1"): Promise<Client> {
+    const socket = connect({ port: server.port, host: "127.0.0.1", localAddress });
     await once(socket, "connect");
     return new Client(socket);
   }
@@ -140,6 +166,16 @@ class Client {
   write(text: string): this {
     this.socket.write(text, "latin1");
     return this;
+  }
+
+  /** Until so much is there. Looking into the text whenever a part of a large answer comes would take minutes. */
+  async untilLength(length: number): Promise<void> {
+    while (this.text.length < length) {
+      if (this.socket.closed) throw new Error(`the connection ended after ${this.text.length} bytes`);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
   }
 
   /** Until the text is there; throws if the connection ends before. */
@@ -319,15 +355,173 @@ describe("a service over HTTP", () => {
       await client.closed;
     }
     expect(service.metrics.text()).not.toContain('reason="memory"');
-    // 64 times the largest body, less than a byte for each of these.
+    // A quarter of 64 times the largest body is what one client may have; 17 hold too much, a byte before their end.
     const before = world.access().length;
-    const waiting = await Promise.all(Array.from({ length: 65 }, async () => (await Client.open(server)).write(part)));
+    for (let at = 0; at < 17; at++) (await Client.open(server)).write(part);
     await world.until(() => world.access().length > before);
     expect(world.access().at(-1)).toMatchObject({ status: 503, refused: "memory" });
     expect(service.metrics.text()).toContain('http_requests_rejected_total{reason="memory"} 1\n');
-    for (const client of waiting) client.write("x");
-    await world.until(() => world.access().length === before + 65);
-    expect(world.access().filter(({ status }) => status === 503)).toHaveLength(1);
+  });
+
+  it("lets nobody take the room of others' bodies, nor all of it by many addresses", async () => {
+    const { server, world } = await start({ limits: { maxBody: 10_000, rate: "off" } });
+    const part = `POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n${"x".repeat(9999)}`;
+    const refused = (): number => world.access().filter((line) => line["refused"] === "memory").length;
+    const upload = async (from: string): Promise<void> => {
+      const client = await Client.open(server, from);
+      client.write("POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\nfirst");
+      client.write("x".repeat(4995));
+      await client.until('{"length":5000}');
+    };
+    for (let at = 0; at < 64; at++) (await Client.open(server, "127.0.0.2")).write(part);
+    await world.until(() => refused() === 64 - 16);
+    // Others, and those who share the address with it.
+    for (let at = 0; at < 20; at++) await upload(at % 2 === 0 ? "127.0.0.3" : "127.0.0.2");
+    // Four and a half times what one may have.
+    const taken = refused();
+    for (const from of ["127.0.0.4", "127.0.0.5", "127.0.0.6"]) for (let at = 0; at < 16; at++) (await Client.open(server, from)).write(part);
+    for (let at = 0; at < 8; at++) (await Client.open(server, "127.0.0.7")).write(part);
+    await world.until(() => refused() >= taken + 7);
+    for (let at = 0; at < 20; at++) await upload("127.0.0.8");
+    expect(
+      world
+        .access()
+        .filter(({ client }) => client === "127.0.0.8" || client === "127.0.0.3")
+        .every(({ status }) => status === 200),
+    ).toBe(true);
+    expect(world.access().some(({ client }) => client === "127.0.0.7")).toBe(false);
+  });
+
+  it("answers 408 to a body that stops, or trickles, long before the request's time", async () => {
+    const { server, world, service } = await start({ limits: { requestTime: 600_000, stallTime: 100 } });
+    const stopped = await Client.open(server);
+    stopped.write(`POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n${"x".repeat(10_000)}`);
+    const slow = await Client.open(server);
+    slow.write("POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n");
+    const drip = setInterval(() => slow.socket.write("x"), 20);
+    await Promise.all([stopped.closed, slow.closed]);
+    clearInterval(drip);
+    for (const { text } of [stopped, slow]) expect(text).toMatch(/^HTTP\/1\.1 408 [^]*RequestTimeout[^]*1024 bytes per second/);
+    await world.until(() => world.access().length === 2);
+    expect(service.metrics.text()).toContain('http_requests_rejected_total{reason="body-rate"} 2\n');
+  });
+
+  it("takes a body that comes steadily, however long", async () => {
+    const { server } = await start({ limits: { stallTime: 500 } });
+    const client = await Client.open(server);
+    client.write("POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 12000\r\n\r\n");
+    let left = 12;
+    // Of 500 milliseconds each takes a tenth.
+    const drip = setInterval(() => {
+      client.write("x".repeat(1000));
+      if (--left === 0) clearInterval(drip);
+    }, 50);
+    await client.until('{"length":12000}');
+  });
+
+  // Those are written as a whole, the others piece by piece.
+  it.each([false, true])("refuses requests of a client that does not read, and nobody else's (light responses: %s)", async (replaceGlobals) => {
+    const { Request: request, Response: response } = globalThis;
+    onTestFinished(() => void Object.assign(globalThis, { Request: request, Response: response }));
+    const { server, world, service } = await start({ replaceGlobals });
+    const client = await Client.open(server, "127.0.0.2");
+    client.socket.pause();
+    client.write(GET("/large"));
+    const ask = async (from: string): Promise<string> => {
+      const other = (await Client.open(server, from)).write(GET("/hello?n=1", "connection: close\r\n"));
+      await other.closed;
+      return other.text;
+    };
+    // What was asked before is queued when this is answered.
+    await ask("127.0.0.3");
+    expect(await ask("127.0.0.2")).toMatch(/^HTTP\/1\.1 503 [^]*retry-after: 1[^]*ServiceUnavailable/i);
+    expect(await ask("127.0.0.3")).toMatch(/^HTTP\/1\.1 200 /);
+    expect(service.metrics.text()).toContain('http_requests_rejected_total{reason="unread"} 1\n');
+    client.socket.resume();
+    await world.until(() => world.access().some(({ route }) => route === "/large"));
+    expect(await ask("127.0.0.2")).toMatch(/^HTTP\/1\.1 200 /);
+  });
+
+  it("ends the answers of who holds most when all hold too much", async () => {
+    const { server, world } = await start();
+    const modest = await Client.open(server, "127.0.0.2");
+    modest.socket.pause();
+    modest.write(GET("/large/later"));
+    const greedy = await Promise.all([1, 2].map(async () => Client.open(server, "127.0.0.3")));
+    for (const client of greedy) {
+      client.socket.pause();
+      client.write(GET("/large/later"));
+    }
+    await world.until(() => world.heard.length === 3);
+    world.release();
+    await world.until(() => world.access().length === 1);
+    expect(world.access()[0]).toMatchObject({ client: "127.0.0.3", status: 499, refused: "unread" });
+    modest.socket.resume();
+    await modest.untilLength(LARGE.length);
+  });
+
+  it("counts of a long answer what waits, not what went out", async () => {
+    const { server, world } = await start();
+    const client = await Client.open(server);
+    client.write(GET("/stream"));
+    await client.untilLength(LARGE.length);
+    expect((await fetch(`${server.url}/hello`)).status).toBe(200);
+    world.release();
+    client.text = "";
+    await client.until("\r\n0\r\n\r\n");
+  });
+
+  it("ends a connection whose client takes nothing of its answer, long before the request's time", async () => {
+    const { server, world, service } = await start({ limits: { requestTime: 600_000, stallTime: 100 } }, { headersTime: 100 });
+    // A handler that takes longer is no such thing.
+    const patient = (await Client.open(server)).write(GET("/slow"));
+    const client = await Client.open(server);
+    client.socket.pause();
+    client.write(GET("/large"));
+    await world.until(() => world.access().length === 1);
+    expect(world.access()[0]).toMatchObject({ route: "/large", status: 499 });
+    world.release();
+    await patient.until("slow but whole");
+    expect(service.metrics.text()).not.toContain("http_requests_rejected_total{");
+  });
+
+  it("does not say of a slow reader that the handler was late", async () => {
+    const { server, world, service } = await start({ limits: { requestTime: 500 } });
+    const client = await Client.open(server);
+    client.socket.pause();
+    client.write(GET("/large/later"));
+    await world.until(() => world.heard.includes("large"));
+    world.release();
+    await world.until(() => world.access().length === 1);
+    expect(world.access()[0]).toMatchObject({ route: "/large/later", status: 499 });
+    expect(service.metrics.text()).not.toContain('reason="time"');
+  });
+
+  it("answers 500 for an answer that HTTP does not take, which light responses can be, and goes on", async () => {
+    const { Request: request, Response: response } = globalThis;
+    try {
+      const { server, world } = await start({ replaceGlobals: true });
+      const answer = await fetch(`${server.url}/bad`);
+      expect(answer.status).toBe(500);
+      expect(await answer.text()).toContain(answer.headers.get("x-ms-request-id"));
+      expect(world.lines.filter(({ message }) => message === "request failed")).toHaveLength(1);
+      expect((await fetch(`${server.url}/hello`)).status).toBe(200);
+    } finally {
+      Object.assign(globalThis, { Request: request, Response: response });
+    }
+  });
+
+  it("goes on when a connection could not be accepted", async () => {
+    const servers: Server[] = [];
+    const seen = (message: unknown): void => void servers.push((message as { readonly server: Server }).server);
+    subscribe("tracing:net.server.listen:asyncEnd", seen);
+    const { server, world } = await start({}, { operations: { host: "127.0.0.1", port: 0 } }).finally(() =>
+      unsubscribe("tracing:net.server.listen:asyncEnd", seen),
+    );
+    expect(servers).toHaveLength(2);
+    for (const each of servers) each.emit("error", new Error("accept ENOBUFS"));
+    expect(world.lines.filter(({ message }) => message === "accepting failed")).toHaveLength(2);
+    expect((await fetch(`${server.url}/hello`)).status).toBe(200);
   });
 
   it("tells the handler when the client has gone", async () => {
@@ -486,6 +680,31 @@ describe("health and metrics", () => {
   });
 });
 
+describe("a check that takes longer than a request may", () => {
+  it("is answered 503 once, and what it says later goes nowhere", async () => {
+    let end: () => void = () => undefined;
+    const slow = async (): Promise<void> => new Promise((resolve) => void (end = resolve));
+    const { server, world } = await start({ limits: { requestTime: 50 }, ready: { slow }, operations: "main" });
+    const rejections: unknown[] = [];
+    const note = (reason: unknown): void => void rejections.push(reason);
+    process.on("unhandledRejection", note);
+    try {
+      const client = await Client.open(server);
+      client.write(GET("/readyz"));
+      await client.until(/^HTTP\/1\.1 503 [^]*ServiceUnavailable/);
+      await world.until(() => world.access().length === 1);
+      end();
+      client.text = "";
+      client.write(GET("/healthz"));
+      await client.until('{"status":"alive"}');
+      expect(client.text.match(/HTTP\/1\.1/g)).toHaveLength(1);
+      expect(rejections).toEqual([]);
+    } finally {
+      process.off("unhandledRejection", note);
+    }
+  });
+});
+
 describe("stopping", () => {
   it("answers what is in work and what is half sent, ends idle connections at once, and takes no new ones", async () => {
     const { server, world } = await start({}, { operations: { host: "127.0.0.1", port: 0 } });
@@ -628,14 +847,27 @@ describe("a service over TLS", () => {
     await client.closed;
   });
 
-  it("stops with requests in work", async () => {
+  it("ends a connection whose client takes nothing of its answer", async () => {
+    await use("first");
+    const limits = { requestTime: 600_000, stallTime: 200 };
+    const running = await start({ limits }, { tls: { cert: file("tls.crt"), key: file("tls.key") }, headersTime: 200 });
+    const { client } = await open(running);
+    client.socket.pause();
+    client.write(GET("/large"));
+    await running.world.until(() => running.world.access().length === 1);
+    expect(running.world.access()[0]).toMatchObject({ route: "/large", status: 499 });
+  });
+
+  it("stops with requests in work, and with a handshake that has not ended", async () => {
     const running = await startTls();
+    const silent = await Client.open(running.server);
+    silent.socket.write(Buffer.from("16030102000100", "hex"));
     const { client } = await open(running);
     const idle = await open(running);
     client.write(GET("/slow"));
     await running.world.until(() => running.world.heard.includes("slow"));
     const stopped = running.server.stop(60_000);
-    await idle.client.closed;
+    await Promise.all([idle.client.closed, silent.closed]);
     running.world.release();
     await stopped;
     expect(client.text).toContain("slow but whole");

@@ -263,6 +263,7 @@ describe("a service around an application", () => {
     ["a body limit of 0", { maxBody: 0 }],
     ["no time", { requestTime: Number.NaN }],
     ["half a request at once", { maxConcurrent: 0.5 }],
+    ["no time to stall", { stallTime: 0 }],
     ["a rate of 0", { rate: { perSecond: 0, burst: 1, maxClients: 1 } }],
     ["a burst of 0", { rate: { perSecond: 1, burst: 0, maxClients: 1 } }],
     ["a proxy that is no address", { trustedProxies: ["proxy"] }],

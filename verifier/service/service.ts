@@ -2,7 +2,8 @@ import { ServerResponse, type IncomingMessage } from "node:http";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import type { Hono } from "hono";
 import { isSealpodError, messageOf, type Clock, type Logger, type Random } from "@sealpod/core";
-import { clientOf, TrustedProxies } from "./client.ts";
+import { Budget } from "./budget.ts";
+import { TrustedProxies } from "./client.ts";
 import { readWebBody } from "./context.ts";
 import { ServiceError } from "./errors.ts";
 import { clientRequestIdOf, Exchange, RequestIds } from "./exchange.ts";
@@ -14,13 +15,17 @@ import { RouteNames } from "./route-names.ts";
 
 export type { ReadyCheck } from "./operations.ts";
 
-/** Requests with bodies of the largest size that may be on their way in at once: what clients make us hold before they are heard. */
+/** Requests with bodies of the largest size that may be on their way in at once: what clients make us hold before they are heard. A client may have a quarter. */
 const BODIES_RECEIVED = 64;
+/** Bytes per second that a body must come with. */
+const MIN_BODY_RATE = 1024;
+/** Bytes of answers that wait for clients to read them. One who holds a quarter is answered 503; beyond the whole, who holds most loses its connections. */
+const ANSWERS_UNREAD = 128 * 1024 * 1024;
 /** Bytes. A refused body up to this size is read and dropped, so that the connection can go on. */
 const SMALL_BODY = 64 * 1024;
 /** Milliseconds for which a client may go on sending a body that was refused, to see the answer rather than a reset connection. */
 const LINGER = 1000;
-/** Milliseconds for the answer that the handler's time is over to get out. */
+/** Milliseconds for the answer that a request's time is over to get out. */
 const LAST_WORDS = 5000;
 /** Seconds after which a busy service may be asked again. */
 const RETRY_AFTER = 1;
@@ -105,18 +110,32 @@ export function createService(options: ServiceOptions): Service {
   return new Chassis(options);
 }
 
-/** A response that knows how many bytes of body went into it; {@link serve} has the server make these. */
+/** A response that knows how many bytes of body went into it, and how many of them wait; {@link serve} has the server make these. */
 export class CountedResponse extends ServerResponse {
   bytesOut = 0;
+  /** Told how many bytes more wait to be sent; fewer if negative. What the end brings waits until the response is closed. */
+  onUnsent: ((bytes: number) => void) | undefined = undefined;
 
   override write(chunk: unknown, encoding?: unknown, done?: unknown): boolean {
-    this.bytesOut += lengthOf(chunk);
-    return super.write(chunk as string, encoding as BufferEncoding, done as () => void);
+    const length = lengthOf(chunk);
+    const [charset, then] = typeof encoding === "function" ? [undefined, encoding] : [encoding, done];
+    const isRoom = super.write(chunk as string, charset as BufferEncoding, (error) => {
+      this.onUnsent?.(-length);
+      (then as ((error?: Error | null) => void) | undefined)?.(error);
+    });
+    this.#hold(length);
+    return isRoom;
   }
 
   override end(chunk?: unknown, encoding?: unknown, done?: unknown): this {
-    this.bytesOut += lengthOf(chunk);
-    return super.end(chunk as string, encoding as BufferEncoding, done as () => void);
+    super.end(chunk as string, encoding as BufferEncoding, done as () => void);
+    this.#hold(lengthOf(chunk));
+    return this;
+  }
+
+  #hold(length: number): void {
+    this.bytesOut += length;
+    if (length > 0) this.onUnsent?.(length);
   }
 }
 
@@ -130,8 +149,11 @@ interface Active {
   readonly outgoing: ServerResponse;
   readonly exchange: Exchange;
   readonly awaitsContinue: boolean;
-  phase: "body" | "handler" | "sending";
+  /** Who is to answer; nobody any more when the service has done so itself. */
+  phase: "body" | "operations" | "handler" | "answered";
   timer: NodeJS.Timeout | undefined;
+  /** Reads no more of the body. */
+  leaveBody: (() => void) | undefined;
 }
 
 type Incoming = IncomingMessage & { rawBody?: Buffer; [EXCHANGE]?: Exchange };
@@ -159,8 +181,10 @@ class Chassis implements Service {
   readonly #active = new Set<Active>();
   /** Handlers at work. */
   #busy = 0;
-  /** Bytes of bodies that are not whole yet. */
-  #received = 0;
+  /** Of bodies that are not whole yet. */
+  readonly #bodies: Budget<Active>;
+  /** Of answers that wait to be sent. */
+  readonly #answers = new Budget<Active>(ANSWERS_UNREAD);
   #isDraining = false;
 
   constructor(options: ServiceOptions) {
@@ -170,6 +194,7 @@ class Chassis implements Service {
     this.logger = options.logger;
     this.limits = completeLimits(options.limits);
     this.metrics = options.metrics ?? new Metrics();
+    this.#bodies = new Budget(BODIES_RECEIVED * this.limits.maxBody);
     this.#app = options.app;
     this.#ids = new RequestIds(options.random);
     this.#proxies = new TrustedProxies(this.limits.trustedProxies);
@@ -200,23 +225,31 @@ class Chassis implements Service {
 
   readonly listener = (incoming: IncomingMessage, outgoing: ServerResponse, awaitsContinue = false): void => {
     const { headers } = incoming;
-    const client = this.#proxies.isEmpty
-      ? peerOf(incoming)
-      : this.#proxies.clientOf(incoming.socket.remoteAddress, headers["x-forwarded-for"] as string | undefined);
+    const { socket } = incoming;
+    const client = this.#proxies.clientOf(socket.remoteAddress, headers["x-forwarded-for"] as string | undefined);
     const exchange = this.#begin(client, headers["x-ms-client-request-id"] as string | undefined, incoming.method ?? "");
-    const active: Active = { incoming, outgoing, exchange, awaitsContinue, phase: "body", timer: undefined };
+    const active: Active = { incoming, outgoing, exchange, awaitsContinue, phase: "body", timer: undefined, leaveBody: undefined };
     this.#active.add(active);
     this.#inFlight.add(1);
     if (this.#isDraining) outgoing.shouldKeepAlive = false;
     outgoing.setHeader("x-ms-request-id", exchange.id);
     if (exchange.clientRequestId !== undefined) outgoing.setHeader("x-ms-client-request-id", exchange.clientRequestId);
     outgoing.on("close", () => this.#closed(active));
+    // Nothing moves on the connection: a handler may take its time, a client that does not read may not. Without this listener node would end both.
+    outgoing.on("timeout", () => {
+      if (socket.writableLength > 0) socket.destroy();
+    });
+    // What is wrong with a connection that breaks off is in "close" too.
+    incoming.on("error", () => undefined);
+    outgoing.on("error", () => undefined);
+    if (outgoing instanceof CountedResponse) outgoing.onUnsent = (bytes) => this.#unsent(active, bytes);
     active.timer = setTimeout(() => this.#expire(active), this.limits.requestTime);
 
     if (this.#operationsOnMain) {
       const path = pathOf(incoming.url ?? "");
       if (isOperations(path)) {
-        void this.#answerOperations(active, path);
+        active.phase = "operations";
+        this.#answerOperations(active, path).catch((error: unknown) => this.#cannotAnswer(active, error));
         return;
       }
     }
@@ -281,9 +314,14 @@ class Chassis implements Service {
   #admit(exchange: Exchange, contentLength: string | null | undefined): Refused | undefined {
     const wait = this.#rate?.take(exchange.client) ?? 0;
     if (wait > 0) return this.#refused(exchange, "rate", Math.ceil(wait / 1000));
-    if (this.#busy >= this.limits.maxConcurrent) return this.#refused(exchange, "concurrency", RETRY_AFTER);
+    const full = this.#fullFor(exchange);
+    if (full !== undefined) return this.#refused(exchange, full, RETRY_AFTER);
     if (contentLength !== undefined && contentLength !== null && Number(contentLength) > this.limits.maxBody) return this.#refused(exchange, "body-size");
     return undefined;
+  }
+
+  #fullFor({ client }: Exchange): Reason | undefined {
+    return this.#busy >= this.limits.maxConcurrent ? "concurrency" : this.#answers.of(client) >= this.#answers.share ? "unread" : undefined;
   }
 
   #refused(exchange: Exchange, reason: Reason, retryAfter?: number): Refused {
@@ -300,41 +338,63 @@ class Chassis implements Service {
   /** Reads the body as it comes from the parser: neither web streams nor copies but one. */
   #receive(active: Active): void {
     const { incoming, outgoing, exchange } = active;
-    const { maxBody } = this.limits;
+    const { maxBody, stallTime } = this.limits;
+    const { client } = exchange;
     const chunks: Buffer[] = [];
-    const release = (): void => {
-      this.#received -= exchange.bytesIn;
-      incoming.off("data", onData).off("end", onEnd).off("close", onClose);
-    };
-    const refuse = (reason: Reason, retryAfter?: number): void => {
-      release();
-      this.#refuse(active, this.#refused(exchange, reason, retryAfter));
-    };
     const onData = (chunk: Buffer): void => {
       exchange.bytesIn += chunk.length;
-      this.#received += chunk.length;
-      if (exchange.bytesIn > maxBody) return refuse("body-size");
-      if (this.#received > BODIES_RECEIVED * maxBody) return refuse("memory", RETRY_AFTER);
-      // The answer went out while the body was on its way: its time was over.
-      if (active.phase !== "body") return release();
+      if (exchange.bytesIn > maxBody) return this.#refuse(active, this.#refused(exchange, "body-size"));
       chunks.push(chunk);
+      const bodies = this.#bodies;
+      bodies.add(client, active, chunk.length);
+      for (let most = bodies.overShare(client) ?? bodies.overTotal(); most !== undefined; most = bodies.overShare(client) ?? bodies.overTotal())
+        this.#refuse(most, this.#refused(most.exchange, "memory", RETRY_AFTER));
     };
     const onEnd = (): void => {
-      release();
-      if (active.phase !== "body") return;
+      leave();
       const [only] = chunks;
       const body = chunks.length === 1 && only !== undefined ? only : Buffer.concat(chunks, exchange.bytesIn);
-      if (this.#busy >= this.limits.maxConcurrent) this.#refuse(active, this.#refused(exchange, "concurrency", RETRY_AFTER));
+      const full = this.#fullFor(exchange);
+      if (full !== undefined) this.#refuse(active, this.#refused(exchange, full, RETRY_AFTER));
       else this.#dispatch(active, body);
     };
     const onClose = (): void => {
-      release();
+      leave();
       outgoing.destroy();
     };
+    let before = 0;
+    const pace = setInterval(() => {
+      if (exchange.bytesIn - before < (MIN_BODY_RATE * stallTime) / 1000) this.#refuse(active, this.#refused(exchange, "body-rate"));
+      before = exchange.bytesIn;
+    }, stallTime);
+    const leave = (): void => {
+      clearInterval(pace);
+      this.#bodies.drop(client, active);
+      incoming.off("data", onData).off("end", onEnd).off("close", onClose);
+      active.leaveBody = undefined;
+    };
+    active.leaveBody = leave;
     incoming.on("data", onData).on("end", onEnd).on("close", onClose);
-    // What is wrong with a connection that breaks off is in "close" too.
-    incoming.on("error", () => undefined);
     if (active.awaitsContinue) outgoing.writeContinue();
+  }
+
+  /** Counts what waits to be sent. Where all is too much, those who hold most of it lose their connections. */
+  #unsent(active: Active, bytes: number): void {
+    this.#answers.add(active.exchange.client, active, bytes);
+    for (let most = this.#answers.overTotal(); most !== undefined; most = this.#answers.overTotal()) {
+      const { exchange, incoming, outgoing } = most;
+      this.#rejected.with("unread").inc();
+      exchange.note({ refused: "unread" });
+      this.#forgetUnsent(most);
+      // One whose turn on its connection has not come has no socket of its own.
+      outgoing.destroy();
+      incoming.socket.destroy();
+    }
+  }
+
+  #forgetUnsent(active: Active): void {
+    if (active.outgoing instanceof CountedResponse) active.outgoing.onUnsent = undefined;
+    this.#answers.drop(active.exchange.client, active);
   }
 
   #dispatch(active: Active, body: Buffer): void {
@@ -345,7 +405,19 @@ class Chassis implements Service {
     incoming[EXCHANGE] = exchange;
     // The adapter takes the whole body from here.
     if (body.length > 0) incoming.rawBody = body;
-    void this.#adapter(incoming, outgoing);
+    this.#adapter(incoming, outgoing).catch((error: unknown) => this.#cannotAnswer(active, error));
+  }
+
+  /** The last resort: for an answer that HTTP does not take, such as one with a line break in a header. */
+  #cannotAnswer(active: Active, error: unknown): void {
+    const { exchange, incoming, outgoing } = active;
+    this.#log(exchange, error);
+    if (outgoing.headersSent || outgoing.destroyed) {
+      incoming.socket.destroy();
+      return;
+    }
+    for (const name of outgoing.getHeaderNames()) if (!name.startsWith("x-ms-")) outgoing.removeHeader(name);
+    this.#refuse(active, this.#failed(exchange));
   }
 
   #fromAdapter(request: Request, incoming: Incoming): Response | Promise<Response> {
@@ -368,27 +440,34 @@ class Chassis implements Service {
       this.#busy--;
       return answer;
     }
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       exchange.interrupt = resolve;
       answer
         .catch((error: unknown) => this.#failure(exchange, error))
-        .then(
-          (response) => {
-            this.#busy--;
-            resolve(response);
-          },
-          () => undefined,
-        );
+        .finally(() => {
+          this.#busy--;
+          // From here on it is the client that takes its time.
+          exchange.interrupt = undefined;
+        })
+        .then(resolve, reject);
     });
   }
 
   #failure(exchange: Exchange, error: unknown): Response {
+    this.#log(exchange, error);
+    return responseOf(this.#failed(exchange));
+  }
+
+  #failed(exchange: Exchange): Refused {
+    return this.#refusal(exchange, 500, "InternalServerError", `The service failed. Id in its log: ${exchange.id}`);
+  }
+
+  #log(exchange: Exchange, error: unknown): void {
     exchange.logger.log("error", "request failed", {
       problem: messageOf(error),
       code: isSealpodError(error) ? error.code : undefined,
       stack: error instanceof Error ? error.stack?.slice(0, MAX_STACK) : undefined,
     });
-    return responseOf(this.#refusal(exchange, 500, "InternalServerError", `The service failed. Id in its log: ${exchange.id}`));
   }
 
   /** What the adapter could not make a request of, such as a target that is no path. */
@@ -403,17 +482,15 @@ class Chassis implements Service {
 
   /** The time of a request is over. */
   #expire(active: Active): void {
-    const { exchange, incoming } = active;
-    if (active.phase === "body") {
-      this.#refuse(active, this.#refused(exchange, "body-time"));
-    } else if (active.phase === "handler" && this.#interrupt(exchange)) {
-      active.timer = setTimeout(() => this.#expire(active), LAST_WORDS);
-    } else {
+    const { exchange, incoming, phase } = active;
+    if (phase === "body") this.#refuse(active, this.#refused(exchange, "body-time"));
+    else if (phase === "operations") this.#refuse(active, this.#refused(exchange, "time", RETRY_AFTER));
+    else if (phase !== "handler" || !this.#interrupt(exchange)) {
       exchange.abort("the request's time is over");
       incoming.socket.destroy();
       return;
     }
-    active.phase = "sending";
+    active.timer = setTimeout(() => this.#expire(active), LAST_WORDS);
   }
 
   #interrupt(exchange: Exchange): boolean {
@@ -427,7 +504,8 @@ class Chassis implements Service {
   /** Answers in place of the application, and cares for the body that nobody reads. */
   #refuse(active: Active, { status, text, retryAfter }: Refused): void {
     const { incoming, outgoing, awaitsContinue } = active;
-    active.phase = "sending";
+    active.leaveBody?.();
+    active.phase = "answered";
     const isUnread = hasBody(incoming) && !incoming.readableEnded && !(Number(incoming.headers["content-length"] ?? Number.NaN) <= SMALL_BODY);
     outgoing.writeHead(status, {
       "content-type": "application/json",
@@ -453,15 +531,16 @@ class Chassis implements Service {
     };
     const timer = setTimeout(end, LINGER);
     incoming.on("data", onData).on("end", end).on("close", end);
-    incoming.on("error", () => undefined);
     incoming.resume();
   }
 
-  async #answerOperations({ exchange, incoming, outgoing }: Active, path: string): Promise<void> {
+  async #answerOperations(active: Active, path: string): Promise<void> {
+    const { exchange, incoming, outgoing } = active;
     exchange.route = path;
     exchange.level = "debug";
     const answer = await operate(path, this.metrics, this.#readiness);
-    if (answer !== undefined) sendOperations(incoming, outgoing, answer);
+    // Its time may be over, and that answered.
+    if (answer !== undefined && active.phase === "operations") sendOperations(incoming, outgoing, answer);
   }
 
   async #answerWeb(exchange: Exchange, request: Request): Promise<Response> {
@@ -495,9 +574,10 @@ class Chassis implements Service {
   #closed(active: Active): void {
     const { outgoing, exchange } = active;
     clearTimeout(active.timer);
+    active.leaveBody?.();
+    this.#forgetUnsent(active);
     this.#active.delete(active);
     this.#inFlight.add(-1);
-    exchange.interrupt = undefined;
     const isWhole = outgoing.writableFinished;
     if (!isWhole) exchange.abort("the client has gone");
     this.#record(exchange, isWhole ? outgoing.statusCode : CLIENT_GONE, outgoing instanceof CountedResponse ? outgoing.bytesOut : 0);
@@ -523,7 +603,7 @@ class Chassis implements Service {
   }
 }
 
-type Reason = "rate" | "concurrency" | "memory" | "body-size" | "body-time" | "time";
+type Reason = "rate" | "concurrency" | "memory" | "unread" | "body-size" | "body-time" | "body-rate" | "time";
 
 interface Refused {
   readonly status: Refusal["status"];
@@ -538,8 +618,10 @@ const REASONS: Readonly<
   rate: { status: 429, code: "TooManyRequests", message: () => "Too many requests from your address: ask again after the seconds in Retry-After." },
   concurrency: { status: 503, code: "ServiceUnavailable", message: ({ maxConcurrent }) => `The service is busy with ${maxConcurrent} requests: ask again.` },
   memory: { status: 503, code: "ServiceUnavailable", message: () => "The service is busy with other requests' bodies: ask again." },
+  unread: { status: 503, code: "ServiceUnavailable", message: () => "Too many answers wait for your address to read them: read them, then ask again." },
   "body-size": { status: 413, code: "RequestEntityTooLarge", message: ({ maxBody }) => `The request body is larger than ${maxBody} bytes.` },
   "body-time": { status: 408, code: "RequestTimeout", message: ({ requestTime }) => `The request body did not come within ${requestTime} milliseconds.` },
+  "body-rate": { status: 408, code: "RequestTimeout", message: () => `The request body came with less than ${MIN_BODY_RATE} bytes per second.` },
   time: { status: 503, code: "ServiceUnavailable", message: ({ requestTime }) => `The service did not answer within ${requestTime} milliseconds: ask again.` },
 };
 
@@ -587,14 +669,6 @@ export function pathOf(target: string): string {
 
 function isOperations(path: string): boolean {
   return path === "/healthz" || path === "/readyz" || path === "/metrics";
-}
-
-const PEER = Symbol("peer");
-
-/** The rate limit's name of the other end, worked out once for a connection. */
-export function peerOf({ socket }: IncomingMessage): string {
-  const known = socket as typeof socket & { [PEER]?: string };
-  return (known[PEER] ??= clientOf(socket.remoteAddress));
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

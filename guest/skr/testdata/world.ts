@@ -46,7 +46,7 @@ export interface Issue {
   readonly dns?: readonly string[];
   readonly purposes?: readonly string[];
   readonly notAfter?: number;
-  readonly amd?: boolean;
+  readonly amd?: "vcek" | "vlek";
 }
 
 /** Issues a certificate with a new key. */
@@ -66,7 +66,9 @@ export async function issue(request: Issue): Promise<Issued> {
       ...(request.dns === undefined ? [] : [subjectAltName(...request.dns.map((value) => ({ kind: "dns", value }) as const))]),
       ...(request.purposes === undefined ? [] : [extendedKeyUsage(...request.purposes)]),
       // AMD's product name, an IA5String: what tells a VCEK from the other certificates of its chain.
-      ...(request.amd === true ? [{ oid: AMD_OID.productName, critical: false, value: Uint8Array.of(0x16, 5, ...encodeUtf8("Milan")) }] : []),
+      ...(request.amd !== undefined ? [{ oid: AMD_OID.productName, critical: false, value: Uint8Array.of(0x16, 5, ...encodeUtf8("Milan")) }] : []),
+      // A provider's name: what tells a VLEK from a VCEK.
+      ...(request.amd === "vlek" ? [{ oid: AMD_OID.cspId, critical: false, value: Uint8Array.of(0x16, 3, ...encodeUtf8("CSP")) }] : []),
     ],
   });
   return { key, certificate };
@@ -120,7 +122,7 @@ export interface Chain {
 export async function amdChain(): Promise<Chain> {
   const ark = await issue({ name: "ARK", ca: true });
   const ask = await issue({ name: "ASK", ca: true, issuer: ark });
-  const vcek = await issue({ name: "VCEK", issuer: ask, amd: true });
+  const vcek = await issue({ name: "VCEK", issuer: ask, amd: "vcek" });
   return { ark: ark.certificate, ask: ask.certificate, vcek: vcek.certificate };
 }
 

@@ -257,6 +257,11 @@ table("versions, globs, units, graphs", [
   ['semver.compare("1.0.0-alpha.1", "1.0.0-alpha.beta")', -1],
   ['semver.compare("1.0.0-alpha", "1.0.0")', -1],
   ['semver.compare("1.0.0+a", "1.0.0+b")', 0],
+  // Numbers beyond any integer type, leading zeros and all.
+  [`semver.compare("1.0.0-${"9".repeat(40)}", "1.0.0-1${"0".repeat(40)}")`, -1],
+  [`semver.compare("1.0.0-1${"0".repeat(40)}", "1.0.0-${"0".repeat(9)}${"9".repeat(40)}")`, 1],
+  ['semver.compare("1.0.0-10", "1.0.0-9")', 1],
+  ['semver.compare("1.0.0-007", "1.0.0-7")', 0],
   ['semver.compare("1.2", "1.0.0")', undefined],
   ['semver.is_valid("1.2")', false],
   ['glob.match("*.com", ["."], "a.com")', true],

@@ -45,6 +45,13 @@ function order(a: bigint, b: bigint): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
+/** Digits of any length, without making integers of them: that takes time which grows faster than their count. */
+function orderDigits(a: string, b: string): number {
+  const [left, right] = [a.replace(/^0+/, ""), b.replace(/^0+/, "")];
+  if (left.length !== right.length) return left.length < right.length ? -1 : 1;
+  return left < right ? -1 : left > right ? 1 : 0;
+}
+
 function compareVersions(a: Version, b: Version): number {
   for (let at = 0; at < 3; at++) {
     const result = order(a.numbers[at]!, b.numbers[at]!);
@@ -56,7 +63,7 @@ function compareVersions(a: Version, b: Version): number {
     const right = b.pre[at];
     if (left === undefined || right === undefined) return left === undefined ? -1 : 1;
     if (left === right) continue;
-    if (isNumeric(left) && isNumeric(right)) return order(BigInt(left), BigInt(right));
+    if (isNumeric(left) && isNumeric(right)) return orderDigits(left, right);
     if (isNumeric(left) !== isNumeric(right)) return isNumeric(left) ? -1 : 1;
     return left < right ? -1 : 1;
   }

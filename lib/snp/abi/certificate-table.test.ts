@@ -1,4 +1,4 @@
-import { ByteWriter, concatBytes, fromHex } from "@sealpod/core";
+import { ByteWriter, concatBytes, encodeUtf8, fromHex } from "@sealpod/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CERTIFICATE_GUIDS, encodeCertificateTable, MAX_CERTIFICATE_ENTRIES, MAX_CERTIFICATE_TABLE, parseCertificateTable, SnpError } from "../index.ts";
@@ -37,6 +37,24 @@ describe("certificate table (GHCB, MSG_REPORT)", () => {
     expect(parseCertificateTable(TABLE)).toEqual(entries);
     expect(parseCertificateTable(concatBytes(TABLE, new Uint8Array(100)))).toEqual(entries);
     expect(parseCertificateTable(concatBytes(table([vcek, 74, 3], [ask, 72, 2], END), B, A))).toEqual(entries);
+  });
+
+  it("leaves out what a host counted into an entry's length: zeros after PEM or DER", () => {
+    const padded = (data: Uint8Array, zeros = 3): Uint8Array => concatBytes(table([vcek, 48, data.length + zeros], END), data, new Uint8Array(zeros));
+    const pem = encodeUtf8("-----BEGIN X-----\n");
+    // The last zero is of the element, in each form of its length.
+    const elements = [
+      [0x30, 2, 1, 0],
+      [0x30, 0x81, 2, 1, 0],
+      [0x30, 0x82, 0, 2, 1, 0],
+      [0x30, 0],
+    ].map((bytes) => Uint8Array.from(bytes));
+    for (const data of [pem, ...elements]) {
+      for (const zeros of [0, 1, 4000]) expect(parseCertificateTable(padded(data, zeros))).toEqual([{ guid: vcek, data }]);
+    }
+    // Of what is neither, of an element that promises more, and of what is not zero, nothing is left out.
+    for (const data of [Uint8Array.of(1, 0, 0), Uint8Array.of(0x30, 9, 1, 0), Uint8Array.of(0x30, 0x83, 0, 0, 1), Uint8Array.of(0x30, 1, 1, 2, 0)])
+      expect(parseCertificateTable(padded(data, 1))).toEqual([{ guid: vcek, data: concatBytes(data, new Uint8Array(1)) }]);
   });
 
   it("reads an empty table, and one of zeros, as no certificates", () => {

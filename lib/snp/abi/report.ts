@@ -245,6 +245,16 @@ export function signedPart(report: Uint8Array): Uint8Array {
   return report.subarray(0, SIGNATURE_OFFSET);
 }
 
+/**
+ * The kind of key that a report says it was signed with, read from KEY_INFO alone: for choosing among certificates before anything is verified.
+ * @param report raw; undefined for one that is no report, or was not signed
+ */
+export function signingKeyOf(report: Uint8Array): Exclude<SigningKey, "none"> | undefined {
+  if (report.length !== REPORT_SIZE) return undefined;
+  const key = SIGNING_KEYS.find(({ bits }) => bits === (((report[0x48] ?? 0) >> 2) & 7))?.key;
+  return key === "none" ? undefined : key;
+}
+
 function parseKeyInfo(bits: number): KeyInfo {
   if (bits >>> 5 !== 0)
     throw new SnpError("ERR_SNP_RESERVED", `report: KEY_INFO 0x${bits.toString(16)} at offset 0x48 has a bit above 4 set`, { details: { offset: 0x48 } });

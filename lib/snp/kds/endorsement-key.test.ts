@@ -29,9 +29,15 @@ function replaced(extensions: readonly Extension[], oid: string, value?: Uint8Ar
   return extensions.flatMap((extension) => (extension.oid !== oid ? [extension] : value === undefined ? [] : [{ ...extension, value }]));
 }
 
+function named(extensions: readonly Extension[], productName: string): readonly Extension[] {
+  return replaced(extensions, AMD_OID.productName, encodeIa5String(productName));
+}
+
 function added(extensions: readonly Extension[], oid: string, value: Uint8Array): readonly Extension[] {
   return [...extensions, { oid, critical: false, value }];
 }
+
+const VLEK = added(named(replaced(MILAN, AMD_OID.hwId), "Milan"), AMD_OID.cspId, encodeIa5String("CN=cc-us-east-2.amazonaws.com"));
 
 describe("AMD certificate extensions (AMD 57230)", () => {
   it("reads a VCEK of Milan", () => {
@@ -52,8 +58,7 @@ describe("AMD certificate extensions (AMD 57230)", () => {
   });
 
   it("reads a VLEK", () => {
-    const vlek = added(replaced(MILAN, AMD_OID.hwId), AMD_OID.cspId, encodeIa5String("CN=cc-us-east-2.amazonaws.com"));
-    expect(parse(vlek)).toMatchObject({ kind: "vlek", hwId: undefined, cspId: "CN=cc-us-east-2.amazonaws.com" });
+    expect(parse(VLEK)).toMatchObject({ kind: "vlek", productName: "Milan", hwId: undefined, cspId: "CN=cc-us-east-2.amazonaws.com" });
   });
 
   it.each(["02", "04", "0440", "30"])("decides by length whether the id is wrapped, not by its first bytes %s", (head) => {
@@ -62,10 +67,33 @@ describe("AMD certificate extensions (AMD 57230)", () => {
     expect(parse(replaced(MILAN, AMD_OID.hwId, encodeOctetString(id))).hwId).toEqual(id);
   });
 
+  it.each(["Milan", "Milan-B0", "Milan-B1", "Milan-A10"])("reads the product name %s", (productName) => {
+    expect(parse(named(MILAN, productName))).toMatchObject({ product: "Milan", productName });
+  });
+
+  it.each([
+    "",
+    "-B0",
+    "Milano",
+    "milan",
+    "MilanB0",
+    "Milan-",
+    "Milan-B",
+    "Milan-0",
+    "Milan-b0",
+    "Milan-B0-B0",
+    "Milan-B0 ",
+    "Milan-B100",
+    "Milan-anything",
+    "Milan-B0\n",
+  ])("refuses the product name %j", (productName) => {
+    expect(() => parse(named(MILAN, productName))).toThrow(expect.objectContaining({ code: "ERR_SNP_PRODUCT" }));
+  });
+
   it.each<[string, string, readonly Extension[]]>([
     ["no product name", "ERR_SNP_CERTIFICATE", replaced(MILAN, AMD_OID.productName)],
-    ["an unknown product", "ERR_SNP_PRODUCT", replaced(MILAN, AMD_OID.productName, encodeIa5String("Rome-B0"))],
-    ["a product name that only begins like one", "ERR_SNP_PRODUCT", replaced(MILAN, AMD_OID.productName, encodeIa5String("Milano"))],
+    ["an unknown product", "ERR_SNP_PRODUCT", named(MILAN, "Rome-B0")],
+    ["a VLEK with a stepping", "ERR_SNP_PRODUCT", named(VLEK, "Milan-B0")],
     ["another structure version", "ERR_SNP_CERTIFICATE", replaced(MILAN, AMD_OID.structVersion, encodeInteger(1))],
     ["no microcode level", "ERR_SNP_CERTIFICATE", replaced(MILAN, AMD_OID.ucodeSpl)],
     ["a level of 256", "ERR_SNP_CERTIFICATE", replaced(MILAN, AMD_OID.ucodeSpl, encodeInteger(256))],

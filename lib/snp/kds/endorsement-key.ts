@@ -22,6 +22,9 @@ export const AMD_OID = {
   cspId: "1.3.6.1.4.1.3704.1.5",
 } as const;
 
+/** End of a product name: the stepping of the chip, a letter and its revision (AMD 57230 section 3, "productName"). AMD writes it for Milan, and no more for Genoa and Turin. */
+const STEPPING = /-[A-Z][0-9]{1,2}$/;
+
 /** What AMD certifies about a report signing key. */
 export interface EndorsementKey {
   /** A VCEK belongs to one chip, a VLEK to a cloud provider. */
@@ -45,12 +48,18 @@ export interface EndorsementKey {
  */
 export function parseEndorsementKey(certificate: Certificate): EndorsementKey {
   const productName = read(certificate, "productName", (reader) => reader.string());
-  // "Milan-B0": the stepping after the dash is not part of the product line.
-  const product = PRODUCT_NAMES.find((name) => name === productName.split("-")[0]);
+  const hwId = certificate.extensions.get(AMD_OID.hwId);
+  const cspId = certificate.extensions.has(AMD_OID.cspId) ? read(certificate, "cspId", (reader) => reader.string()) : undefined;
+  if ((hwId === undefined) === (cspId === undefined)) {
+    throw new SnpError("ERR_SNP_CERTIFICATE", "endorsement key: expected either a hardware id (VCEK) or a provider id (VLEK), and not both");
+  }
+  // A chip has a stepping and its certificate may name it; a provider has none.
+  const line = hwId === undefined ? productName : productName.replace(STEPPING, "");
+  const product = PRODUCT_NAMES.find((name) => name === line);
   if (product === undefined)
     throw new SnpError(
       "ERR_SNP_PRODUCT",
-      `endorsement key: product name ${JSON.stringify(productName.slice(0, 40))} is not one of ${PRODUCT_NAMES.join(", ")}`,
+      `endorsement key: product name ${JSON.stringify(productName.slice(0, 40))} is not one of ${PRODUCT_NAMES.join(", ")}${hwId === undefined ? "" : ", or one with its stepping such as Milan-B0"}`,
     );
   const turin = product === "Turin";
   const structVersion = level(certificate, "structVersion");
@@ -67,11 +76,6 @@ export function parseEndorsementKey(certificate: Certificate): EndorsementKey {
     microcode: level(certificate, "ucodeSpl"),
     reserved: [...(turin ? [] : [level(certificate, "spl4")]), level(certificate, "spl5"), level(certificate, "spl6"), level(certificate, "spl7")],
   };
-  const hwId = certificate.extensions.get(AMD_OID.hwId);
-  const cspId = certificate.extensions.has(AMD_OID.cspId) ? read(certificate, "cspId", (reader) => reader.string()) : undefined;
-  if ((hwId === undefined) === (cspId === undefined)) {
-    throw new SnpError("ERR_SNP_CERTIFICATE", "endorsement key: expected either a hardware id (VCEK) or a provider id (VLEK), and not both");
-  }
   return {
     kind: hwId === undefined ? "vlek" : "vcek",
     product,

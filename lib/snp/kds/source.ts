@@ -62,8 +62,8 @@ export interface AuthoritySource {
 export interface SourceOptions extends KdsPorts, KdsPatience {}
 
 /**
- * AMD's key distribution service, or a cache with its face (specs/attestation.md 1.6). Keeps the certificates of the authorities for as long as it lives:
- * they are valid for 25 years, and each request counts against the service's throttle.
+ * AMD's key distribution service, or a cache with its face (specs/attestation.md 1.6). Keeps nothing: what it is given looks right by its names alone, and a wrong answer that was kept would
+ * stay wrong. Who verifies certificates can keep them, as `sealpod certcache` does.
  * @throws {SnpError} ERR_SNP_KDS_REQUEST if `base` is no plain http or https URL
  */
 export function kdsSource(
@@ -71,20 +71,14 @@ export function kdsSource(
 ): EndorsementSource & { readonly authorities: AuthoritySource } {
   const base = plainUrl(options.base ?? KDS_BASE).replace(/\/+$/, "");
   const name = options.name ?? (base === KDS_BASE ? "kds" : `kds ${new URL(base).host}`);
-  const kept = new Map<string, Authorities>();
   const get = async (url: string, what: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array | undefined> =>
     getBytes(options, { source: name, what, url, maxBytes }, options, signal);
 
   const fetchAuthorities = async (kind: EndorsementKind, product: ProductName, signal: AbortSignal = never()): Promise<Authorities> => {
-    const key = `${kind} ${product}`;
-    const known = kept.get(key);
-    if (known !== undefined) return known;
-    const what = `certificates of the authorities (${key})`;
+    const what = `certificates of the authorities (${kind} ${product})`;
     const body = await get(chainUrl(kind, product, base), what, MAX_CERTIFICATES_BYTES, signal);
     if (body === undefined) throw notFound(name, what, "Check the name of the product, and that the address is that of a KDS.");
-    const authorities = wrapped(name, what, () => checkAuthorities(parseCertificatesPem(decodeUtf8(body, what), what), kind, product));
-    kept.set(key, authorities);
-    return authorities;
+    return wrapped(name, what, () => checkAuthorities(parseCertificatesPem(decodeUtf8(body, what), what), kind, product));
   };
   const fetchCrl = async (kind: EndorsementKind, product: ProductName, signal: AbortSignal = never()): Promise<Crl> => {
     const what = `revocation list (${kind} ${product})`;
@@ -307,7 +301,8 @@ function asResponse(source: string, what: string, cause: unknown): unknown {
 
 function plainUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  if ((url?.protocol !== "https:" && url?.protocol !== "http:") || url.search !== "" || url.hash !== "" || url.username !== "" || url.password !== "") {
+  // Paths are appended to the text, and a query or fragment that is empty is none to URL.
+  if ((url?.protocol !== "https:" && url?.protocol !== "http:") || /[?#]/.test(text) || url.username !== "" || url.password !== "") {
     throw new SnpError(
       "ERR_SNP_KDS_REQUEST",
       `certificate service: ${JSON.stringify(text.slice(0, 80))} is not an http or https URL without query, fragment or user`,

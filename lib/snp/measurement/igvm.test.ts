@@ -106,6 +106,31 @@ describe("IGVM file", () => {
     ]);
   });
 
+  it("may hold the leaves of CPUID pages, which are not measured, and zeros for secrets", () => {
+    const pages = (content: (data: number) => number) => (at: number) =>
+      [igvm.platform(), igvm.page(0n, at, 0, 1), igvm.page(0x1000n, content(at), 0, 2), igvm.page(0x2000n, content(at), 0, 3)] as const;
+    const data = Buffer.concat([page(0), page(7)]);
+    const filled = fileOf(
+      pages((at) => at + 4096),
+      data,
+    );
+    const kinds = parseIgvm(filled).directives.map((item) => item.kind === "page-data" && [item.dataType, item.contents?.[0]]);
+    expect(kinds).toEqual([
+      ["secrets", 0],
+      ["cpuid", 7],
+      ["cpuid", 7],
+    ]);
+    expect(digest(filled)).toBe(new Straight().page(5, 0n).page(6, 0x1000n).page(6, 0x2000n).hex);
+    expect(
+      digest(
+        fileOf(
+          pages(() => 0),
+          data,
+        ),
+      ),
+    ).toBe(digest(filled));
+  });
+
   it("may have content shared by pages, and headers that stand later", () => {
     const bytes = fileOf((at) => [igvm.platform(), igvm.page(0n, at), igvm.page(0x1000n, at)], page(9));
     expect(digest(bytes)).toBe(new Straight().page(1, 0n, page(9)).page(1, 0x1000n, page(9)).hex);
@@ -208,7 +233,7 @@ describe("IGVM file", () => {
     ["content in the headers", { headers: [P, igvm.page(0n, 24)], data: page(0) }, /at offset 24, expected from 80/],
     ["content behind the end", { headers: [P, igvm.page(0n, 81)], data: page(0) }, /at offset 81/],
     ["content behind 4 GiB", { headers: [P, igvm.page(0n, 0xffff_ffff)], data: page(0) }, /at offset 4294967295/],
-    ["content of a page that firmware fills", { headers: [P, igvm.page(0n, 80, 0, 1)], data: page(1) }, /filled by firmware/],
+    ["content of a page of secrets", { headers: [P, igvm.page(0n, 80, 0, 1)], data: page(1) }, /firmware alone fills a page of secrets/],
     ["a VP context without content", { headers: [P, igvm.vpContext(0n, 0)] }, /at offset 0/],
     ["an area of no bytes", { headers: [P, igvm.area(0, 0n)] }, /has 0 bytes/],
     ["an area of half a page", { headers: [P, igvm.area(0, 2048n)] }, /has 2048 bytes/],

@@ -35,7 +35,7 @@ export interface IgvmPageData {
   readonly unmeasured: boolean;
   /** Shared with the host, so no part of the measured guest. */
   readonly shared: boolean;
-  /** 4096 bytes; undefined for a page of zeros. */
+  /** 4096 bytes; undefined for a page of zeros. Those of a CPUID page are no part of the measurement. */
   readonly contents: Uint8Array | undefined;
   /** Offset of the content in the file; undefined for a page of zeros. */
   readonly offset: number | undefined;
@@ -87,7 +87,9 @@ const FIXED_HEADER = 24;
 const HEADER = 8;
 
 const PLATFORMS: readonly (IgvmPlatformKind | undefined)[] = ["native", "vsm", "sev-snp", "tdx", "sev", "sev-es"];
-/** SECRETS and both kinds of CPUID page are filled by firmware. */
+/**
+ * SECRETS is filled by firmware. Of both kinds of CPUID page a file may hold the list of leaves: the hypervisor fills in values, firmware checks them. Neither is measured.
+ */
 const DATA_TYPES = ["normal", "secrets", "cpuid", "cpuid"] as const;
 
 const TYPE = {
@@ -261,7 +263,7 @@ class IgvmReader {
     this.#pageAddress(gpa, body);
     const [unmeasured, shared] = [(flags & 2) !== 0, (flags & 4) !== 0];
     const contents = offset === 0 ? undefined : this.#data(offset, PAGE_SIZE, body);
-    if (dataType !== "normal" && contents !== undefined && !isZero(contents)) body.fail(`has content, and a page of type ${dataType} is filled by firmware`);
+    if (dataType === "secrets" && contents !== undefined && !isZero(contents)) body.fail("has content, and firmware alone fills a page of secrets");
     this.#directives.push({ kind: "page-data", mask, gpa, dataType, unmeasured, shared, contents, offset: contents === undefined ? undefined : offset });
   }
 

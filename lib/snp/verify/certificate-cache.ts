@@ -1,5 +1,6 @@
 import { concatBytes, encodeUtf8, sha256, toHex } from "@sealpod/core";
 import { SnpError } from "../errors.ts";
+import type { EndorsementKind } from "../kds/url.ts";
 import { type CertificateChain, parseCertificateChainPem } from "./certificate-chain.ts";
 import type { SignedChain } from "./signed-chain.ts";
 
@@ -47,17 +48,18 @@ export class CertificateCache {
 
   /**
    * {@link parseCertificateChainPem}, remembered. A text that does not read is not: each time it fails anew.
+   * @param preferred as there; a text is remembered for each
    * @throws {SnpError} ERR_SNP_CERTIFICATE, ERR_SNP_CHAIN
    */
-  parsePem(text: string): CertificateChain {
-    const key = toHex(sha256(encodeUtf8(text)));
+  parsePem(text: string, preferred?: EndorsementKind): CertificateChain {
+    const key = `${preferred ?? ""} ${toHex(sha256(encodeUtf8(text)))}`;
     const known = recall(this.#texts, key);
     if (known !== undefined) {
       this.#textHits++;
       return known;
     }
     this.#textMisses++;
-    const chain = parseCertificateChainPem(text);
+    const chain = parseCertificateChainPem(text, preferred);
     remember(this.#texts, key, chain, this.#capacity);
     return chain;
   }

@@ -1,7 +1,7 @@
 import { type Crl, issueCrl, verifyCrl } from "@sealpod/pki";
 import { describe, expect, it } from "vitest";
 import { NOW, testProcessor, VLEK_KEY_INFO } from "../testdata/emulated.ts";
-import { CertificateCache, type EvidenceCheck, type ReportEvidence, type ReportRevocation, SnpError, verifyReport } from "../index.ts";
+import { CertificateCache, type EvidenceCheck, type ReportEvidence, type ReportRevocation, SnpError, type TaggedCrl, verifyReport } from "../index.ts";
 
 const milan = testProcessor("Milan");
 const stranger = testProcessor("Milan");
@@ -44,7 +44,7 @@ describe("revocation", () => {
     expect(outcome({ crls: [clean, list([5n], { key: "ask" })], missing: "refuse" })).toBe(
       "serial 65537 is not on the list of CN=EMULATED ARK-Milan; serial 0 is not on the list of CN=EMULATED SEV-Milan",
     );
-    expect(outcome({ crls: [], missing: "accept" })).toBe("no list of CN=EMULATED ARK-Milan was given, which the caller accepts");
+    expect(outcome({ crls: [], missing: "accept" })).toBe("no list of CN=EMULATED ARK-Milan for VCEKs was given, which the caller accepts");
   });
 
   it.each<[string, string, ReportRevocation]>([
@@ -82,6 +82,58 @@ describe("revocation", () => {
     const revocation: ReportRevocation = { crls: [list([vlek.intermediate.serial])], missing: "refuse" };
     expect(outcome(revocation, evidence)).toBe("ERR_SNP_REVOKED");
     expect(outcome(revocation)).toMatch(/^serial 65537 is not/);
+  });
+
+  describe("with lists of a known hierarchy", () => {
+    const tagged = (endorsement: "vcek" | "vlek", crl: Crl): TaggedCrl => ({ kind: "tagged-crl", endorsement, crl });
+    const stale = list([], { at: NOW - 48 * HOUR });
+    const vlek = milan.chainOf({ kind: "vlek" });
+    const vlekEvidence = { ...milan.evidence({ keyInfo: VLEK_KEY_INFO }), certificates: vlek };
+
+    it.each<[string, string | RegExp, ReportRevocation["crls"], ("accept" | "refuse")?]>([
+      ["its own list", /^serial/, [tagged("vcek", clean)]],
+      ["both lists", /^serial/, [tagged("vlek", clean), tagged("vcek", clean)]],
+      ["an untagged list", /^serial/, [clean]],
+      ["an untagged list, and one of the other hierarchy", /^serial/, [clean, tagged("vlek", stale)]],
+      ["its own list, and an old one of the other", /^serial/, [tagged("vcek", clean), tagged("vlek", stale)]],
+      ["its own list, and an old one of its own", /^serial/, [tagged("vcek", stale), tagged("vcek", clean)]],
+      [
+        "a list verified before",
+        /^serial/,
+        [{ kind: "tagged-crl", endorsement: "vcek", crl: verifyCrl(clean, milan.chain.root, { clock: { now: () => NOW } }) }],
+      ],
+      ["a stranger's list beside its own", /^serial/, [tagged("vcek", list([], { key: "stranger", at: NOW })), tagged("vcek", clean)]],
+      ["a stranger's list of its hierarchy, and an untagged one", /^serial/, [tagged("vcek", list([], { key: "stranger" })), clean]],
+      ["the other hierarchy's list alone", "ERR_SNP_REVOCATION", [tagged("vlek", clean)]],
+      ["the other hierarchy's list alone, accepted", /^no list of .* for VCEKs was given, which the caller accepts$/, [tagged("vlek", clean)], "accept"],
+      ["the other hierarchy's old list, accepted", /^no list/, [tagged("vlek", stale)], "accept"],
+      ["an old list beside the other hierarchy's", "ERR_SNP_REVOCATION", [tagged("vcek", stale), tagged("vlek", clean)]],
+      ["an old list beside the other hierarchy's, accepted", "ERR_SNP_REVOCATION", [tagged("vcek", stale), tagged("vlek", clean)], "accept"],
+      ["an old list beside an untagged one", "ERR_SNP_REVOCATION", [tagged("vcek", stale), clean]],
+      [
+        "a stranger's list of its hierarchy, beside the other's",
+        "ERR_SNP_REVOCATION",
+        [tagged("vcek", list([], { key: "stranger" })), tagged("vlek", clean)],
+        "accept",
+      ],
+      ["an entry in the other hierarchy's list", "ERR_SNP_REVOKED", [tagged("vcek", clean), tagged("vlek", list([ASK]))]],
+      [
+        "an entry in the other hierarchy's old list",
+        "ERR_SNP_REVOKED",
+        [tagged("vcek", clean), tagged("vlek", list([ASK], { at: NOW - 48 * HOUR }))],
+        "accept",
+      ],
+      ["an entry in a stranger's list of the other hierarchy", /^serial/, [tagged("vcek", clean), tagged("vlek", list([ASK], { key: "stranger" }))]],
+    ])("judges a VCEK by %s: %s", (_name, expected, crls, missing = "refuse") => {
+      if (typeof expected === "string") expect(outcome({ crls, missing })).toBe(expected);
+      else expect(outcome({ crls, missing })).toMatch(expected);
+    });
+
+    it("judges a VLEK by those of VLEKs", () => {
+      expect(outcome({ crls: [tagged("vlek", clean)], missing: "refuse" }, vlekEvidence)).toMatch(/^serial 65793 is not/);
+      expect(outcome({ crls: [tagged("vcek", clean)], missing: "refuse" }, vlekEvidence)).toBe("ERR_SNP_REVOCATION");
+      expect(outcome({ crls: [tagged("vlek", stale), tagged("vcek", clean)], missing: "accept" }, vlekEvidence)).toBe("ERR_SNP_REVOCATION");
+    });
   });
 
   it("is asked anew of a chain that is remembered", () => {

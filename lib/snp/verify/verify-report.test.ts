@@ -6,6 +6,8 @@ import { NOW, TEST_CSP_ID, type TestChain, testProcessor, testTcb, VLEK_KEY_INFO
 import {
   AMD_ROOTS,
   CERTIFICATE_GUIDS,
+  CertificateCache,
+  type CertificateChain,
   encodeCertificateTable,
   encodeReport,
   encodeVcekExtensions,
@@ -19,6 +21,7 @@ import {
   type ReportEvidence,
   selectCertificateChain,
   SIGNATURE_OFFSET,
+  signingKeyOf,
   signReport,
   SnpError,
   verifyReport,
@@ -389,6 +392,62 @@ describe("choosing the chain", () => {
       { guid: CERTIFICATE_GUIDS.ask, data: new TextEncoder().encode(encodeCertificatesPem([intermediate, root])) },
     ]);
     expect(parseCertificateChainTable(pem).root.der).toEqual(root.der);
+  });
+
+  it("are read from a table whose entries end with padding", () => {
+    const padded = (data: Uint8Array): Uint8Array => concatBytes(data, new Uint8Array(7));
+    for (const encode of [(der: Uint8Array) => der, (der: Uint8Array) => new TextEncoder().encode(encodePem("CERTIFICATE", der))]) {
+      const read = parseCertificateChainTable(
+        encodeCertificateTable([
+          { guid: CERTIFICATE_GUIDS.vcek, data: padded(encode(endorsementKey.der)) },
+          { guid: CERTIFICATE_GUIDS.ask, data: padded(encode(intermediate.der)) },
+          { guid: CERTIFICATE_GUIDS.ark, data: padded(encode(root.der)) },
+        ]),
+      );
+      expect([read.endorsementKey.der, read.intermediate.der, read.root.der]).toEqual([endorsementKey.der, intermediate.der, root.der]);
+    }
+  });
+
+  it("are chosen by the report's SIGNING_KEY where a host sends VCEK and VLEK together", () => {
+    const vlek = milan.chainOf({ kind: "vlek" });
+    const both = [endorsementKey, vlek.endorsementKey, vlek.intermediate, intermediate, root];
+    const pem = encodeCertificatesPem(both);
+    const table = encodeCertificateTable([
+      { guid: CERTIFICATE_GUIDS.vlek, data: vlek.endorsementKey.der },
+      { guid: CERTIFICATE_GUIDS.vcek, data: endorsementKey.der },
+      { guid: CERTIFICATE_GUIDS.ask, data: new TextEncoder().encode(encodeCertificatesPem([intermediate, vlek.intermediate])) },
+      { guid: CERTIFICATE_GUIDS.ark, data: root.der },
+    ]);
+    const cache = new CertificateCache({ capacity: 8 });
+    const readers: readonly ((kind?: "vcek" | "vlek") => CertificateChain)[] = [
+      (kind) => selectCertificateChain(both, kind),
+      (kind) => parseCertificateChainPem(pem, kind),
+      (kind) => parseCertificateChainTable(table, kind),
+      (kind) => cache.parsePem(pem, kind),
+    ];
+    for (const read of readers) {
+      for (const keyInfo of [VLEK_KEY_INFO, { ...VLEK_KEY_INFO, signingKey: "vcek" } as const]) {
+        const evidence = milan.evidence({ keyInfo });
+        const certificates = read(signingKeyOf(evidence.report));
+        expect(verifyReport({ ...evidence, certificates }).endorsementKey.kind).toBe(keyInfo.signingKey);
+      }
+      expect(() => read()).toThrow(expect.objectContaining({ code: "ERR_SNP_CERTIFICATE" }));
+    }
+    // Two of the wanted kind are still one too many; one of the other kind alone is for the check of the report.
+    const second = milan.chainOf({}).endorsementKey;
+    expect(() => selectCertificateChain([...both, second], "vcek")).toThrow(expect.objectContaining({ code: "ERR_SNP_CERTIFICATE" }));
+    expect(selectCertificateChain([...both, second], "vlek").endorsementKey.der).toEqual(vlek.endorsementKey.der);
+    expect(selectCertificateChain([endorsementKey, intermediate, root], "vlek").endorsementKey.der).toEqual(endorsementKey.der);
+  });
+
+  it("have a kind that the report names before it is read", () => {
+    expect(signingKeyOf(milan.evidence().report)).toBe("vcek");
+    expect(signingKeyOf(milan.evidence({ keyInfo: VLEK_KEY_INFO }).report)).toBe("vlek");
+    expect(signingKeyOf(milan.evidence({ keyInfo: { ...VLEK_KEY_INFO, signingKey: "none" } }).report)).toBeUndefined();
+    const report = Uint8Array.from(milan.evidence().report);
+    report[0x48] = 2 << 2;
+    expect(signingKeyOf(report)).toBeUndefined();
+    expect(signingKeyOf(report.subarray(1))).toBeUndefined();
   });
 
   it.each<[string, string, () => unknown]>([

@@ -1,6 +1,6 @@
 import { verify } from "node:crypto";
 import { type Clock, equalBytes, isZero, messageOf, toHex } from "@sealpod/core";
-import { type Certificate, formatName, keyAnchor } from "@sealpod/pki";
+import { type Certificate, formatName, formatTime, keyAnchor } from "@sealpod/pki";
 import type { EvidenceOrigin } from "../abi/origin.ts";
 import { chipIdLength, productOfReport, type ProductName } from "../abi/product.ts";
 import { parseReport, type Report, signedPart } from "../abi/report.ts";
@@ -103,7 +103,7 @@ export function verifyReport(evidence: ReportEvidence): VerifiedReport {
   checkValidity(chain, clock.now());
   passed("validity", () => `all certificates are valid, the first of them until ${new Date(Math.min(...chain.map(({ notAfter }) => notAfter))).toISOString()}`);
   if (revocation !== undefined) {
-    const found = checkChainRevocation(certificates, revocation, clock);
+    const found = checkChainRevocation(certificates, endorsementKey.kind, revocation, clock);
     passed("revocation", () => found);
   }
 
@@ -180,8 +180,7 @@ function shortName(name: Certificate["subject"]): string {
 function checkValidity(chain: readonly Certificate[], now: number): void {
   for (const { subject, notBefore, notAfter } of chain) {
     if (now >= notBefore && now < notAfter + 1000) continue;
-    const [from, to] = [notBefore, notAfter].map((time) => new Date(time).toISOString());
-    const at = Number.isFinite(now) ? new Date(now).toISOString() : String(now);
+    const [from, to, at] = [notBefore, notAfter, now].map(formatTime);
     throw new SnpError("ERR_SNP_VALIDITY", `SNP certificates: certificate ${formatName(subject)} is valid from ${from} to ${to}, and it is ${at}`, {
       details: { notBefore, notAfter, now },
       hint: now < notBefore ? "Check the clock of this machine." : "Ask for a fresh certificate.",

@@ -394,12 +394,48 @@ describe("limits of evaluation", () => {
     ["JMESPath that doubles", made(`JmesPath("[1]","@${"|[@,@][]".repeat(60)}")`), []],
     ["JMESPath whose text doubles", made(`JmesPath("1","@${"|[@,@]".repeat(60)}")`), []],
     ["JMESPath that compares what doubles", made(`JmesPath("1","(@${"|[@,@]".repeat(40)}) == (@${"|[@,@]".repeat(40)})")`), []],
+    [
+      "digits that double",
+      issue(
+        `=>add(type="s0",value="1000");${Array.from({ length: 17 }, (_, at) => `c:[type=="s${at}"]=>add(type="s${at + 1}",value=AppendString(c.value,c.value));`).join("")}${'c:[type=="s17"]=>issue(type="o",value=JmesPath(c.value,"to_string(@)==\'1\'"));'.repeat(40)}`,
+      ),
+      [],
+    ],
+    ["an integer of 41 digits", made(`JmesPath("[${"9".repeat(41)}]","[0]")`), []],
+    ["an integer of 41 digits for a claim", made(`JsonToClaimValue("${"9".repeat(41)}")`), []],
+    [
+      "a document of more than 256 Ki characters",
+      issue('c:[type=="d"]=>issue(type="n",value=JmesPath(c.value,"a"));'),
+      [claim("d", `"${"a".repeat(256 * 1024)}"`)],
+    ],
+    [
+      "documents that are read",
+      issue(
+        Array.from({ length: 3 }, (_, at) =>
+          `c:[type=="d"]=>issue(type="n${at}",value=JmesPath(AppendString(c.value," ".repeat),"a"));`.replace('" ".repeat', JSON.stringify(" ".repeat(at))),
+        ).join(""),
+      ),
+      [claim("d", `"${"a".repeat(100_000)}"`)],
+    ],
     ["a document that is nested", made(`JmesPath("${"[".repeat(80)}${"]".repeat(80)}","@")`), []],
     ["JMESPath that is nested", issue(`c:[type=="p"]=>issue(type="n",value=JmesPath("1",c.value));`), [claim("p", `${"!".repeat(4000)}a`)]],
     ["JMESPath that is long", issue(`c:[type=="p"]=>issue(type="n",value=JmesPath("1",c.value));`), [claim("p", "a".repeat(5000))]],
   ])("%s", (_, text, claims) => {
     const policy = parsePolicy(text);
     expect(errorOf(() => evaluatePolicy(policy, claims)).code).toBe("ERR_ATTESTATION_POLICY_LIMIT");
+  });
+
+  it("leave integers of 128 bits as they are", () => {
+    expect(verdictOf(made(`JmesPath("[-${2n ** 127n}]","to_string([0])")`)).claims).toMatchObject([{ value: `"-${2n ** 127n}"` }]);
+  });
+
+  it("leave room for the largest runtime data that a token can have", () => {
+    const keys = Array.from({ length: 3000 }, (_, at) => ({ kid: `k${at}`, n: "n".repeat(42) }));
+    expect(JSON.stringify(keys).length).toBeGreaterThan(190_000);
+    const verdict = verdictOf(issue('c:[type=="d"]=>issue(type="n",value=JmesPath(c.value,"[?kid==\'k7\'] | length(@)"));'), [
+      claim("d", JSON.stringify(keys)),
+    ]);
+    expect(verdict.claims).toMatchObject([{ value: "1" }]);
   });
 
   it("permit() needs one combination, not all", () => {

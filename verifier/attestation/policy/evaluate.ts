@@ -5,7 +5,7 @@ import { CLAIM_ISSUERS, isReservedClaim, issuedClaims, normalValue, VALUE_TYPES,
 import { FUNCTION_SIGNATURES } from "./functions.ts";
 import { JmesPathFault, parseJmesPath, type JmesPath } from "./jmespath.ts";
 import { encodeFound, searchJmesPath } from "./jmespath-search.ts";
-import { DEFAULT_POLICY_LIMITS, MAX_CLAIM_TYPE, MAX_DOCUMENT, MAX_DOCUMENT_DEPTH, type PolicyLimits } from "./limits.ts";
+import { DEFAULT_POLICY_LIMITS, MAX_CLAIM_TYPE, MAX_DOCUMENT, MAX_DOCUMENT_DEPTH, MAX_DOCUMENT_NUMBER, type PolicyLimits } from "./limits.ts";
 import type { AttestationPolicy } from "./policy.ts";
 import { printAction, printCondition } from "./printer.ts";
 import type { PolicyPosition } from "./source.ts";
@@ -289,7 +289,8 @@ class Evaluation {
   #path(text: string): JmesPath {
     const known = this.#policy.paths.get(text) ?? this.#paths.get(text);
     if (known !== undefined) return known;
-    this.#charge(text.length);
+    // The library takes each character up several times.
+    this.#charge(4 * text.length);
     const path = parseJmesPath(text);
     this.#paths.set(text, path);
     return path;
@@ -299,13 +300,15 @@ class Evaluation {
     const known = this.#documents.get(text);
     if (known !== undefined) return known;
     if (text.length > MAX_DOCUMENT) throw this.#limit(`a JSON document has ${text.length} characters`, MAX_DOCUMENT);
-    // Reading costs less for a character than a step elsewhere.
-    this.#charge(Math.ceil(text.length / 4));
+    // Nine characters may be an object with a member.
+    this.#charge(text.length);
     let document: JsonValue;
     try {
-      document = parseJson(text, "the value", { maxLength: MAX_DOCUMENT, maxDepth: MAX_DOCUMENT_DEPTH });
+      document = parseJson(text, "the value", { maxLength: MAX_DOCUMENT, maxDepth: MAX_DOCUMENT_DEPTH, maxNumberLength: MAX_DOCUMENT_NUMBER });
     } catch (cause) {
       if (!isSealpodError(cause)) throw cause;
+      if (cause.code === "ERR_CORE_LIMIT" && cause.details["limit"] === MAX_DOCUMENT_NUMBER)
+        throw this.#limit("a number in a JSON document has too many digits", MAX_DOCUMENT_NUMBER);
       if (cause.code === "ERR_CORE_LIMIT") throw this.#limit("a JSON document is nested too deeply", MAX_DOCUMENT_DEPTH);
       throw this.#error(`the value is not JSON: ${messageOf(cause)}`);
     }
@@ -349,6 +352,8 @@ class Evaluation {
   }
 
   #put(bag: ClaimBag, claim: PolicyClaim): void {
+    // The key under which the bag keeps it is made of its type.
+    this.#charge(2 + (claim.type.length >> 5));
     if (bag.put(claim) && bag.all.length > this.#limits.claims) throw this.#limit("there are too many claims", this.#limits.claims);
   }
 

@@ -34,6 +34,6 @@ export function policyDenied(verdict: PolicyVerdict): AttestationError {
   const { decidedBy } = verdict;
   return new AttestationError("ERR_ATTESTATION_POLICY_DENIED", `the attestation policy does not permit this evidence: ${explainVerdict(verdict).join("; ")}`, {
     ...(decidedBy === undefined ? {} : { details: { line: decidedBy.line, column: decidedBy.column } }),
-    hint: "Compare the claims with the policy: sealpod attest policy eval POLICY --claims CLAIMS.",
+    hint: "Try the policy on the request that was refused: sealpod attest policy eval POLICY --claims REQUEST, the JSON body of POST /attest/SevSnpVm in a file.",
   });
 }

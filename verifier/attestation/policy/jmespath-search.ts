@@ -4,8 +4,16 @@ import { JmesPathFault, type Comparator, type JmesPath, type JmesPathArgument, t
 /** Takes the cost of a piece of work, in steps, and throws when the budget is spent. */
 export type Charge = (steps: number) => void;
 
-/** Characters of text that cost one step. */
+/** Characters of text that cost one step to copy or compare. */
 const CHARACTERS_PER_STEP = 16;
+/** Characters of text that cost one step to write as JSON: each may become six, `\u0001`. */
+const ENCODED_PER_STEP = 4;
+/** Hexadecimal digits of an integer beyond 2^53 that cost one step. */
+const DIGITS_PER_STEP = 4;
+/** Steps of a call, beside those of its arguments: lists are made of them. */
+const CALL = 3;
+/** Steps for the name of each member of an object, whose members stand in a hash table; the value costs as much again. */
+const MEMBER = 3;
 /** Comparisons of characters that cost one step. */
 const COMPARISONS_PER_STEP = 256;
 
@@ -120,6 +128,7 @@ class Search {
     if (comparator === "EQ") return this.#equal(left, right);
     if (comparator === "NE") return !this.#equal(left, right);
     if (!isNumber(left) || !isNumber(right)) return null;
+    this.#digits(left, right);
     switch (comparator) {
       case "LT":
         return left < right;
@@ -134,7 +143,10 @@ class Search {
 
   #equal(a: JsonValue, b: JsonValue): boolean {
     this.#charge(1);
-    if (isNumber(a) && isNumber(b)) return !(a < b) && !(a > b);
+    if (isNumber(a) && isNumber(b)) {
+      this.#digits(a, b);
+      return !(a < b) && !(a > b);
+    }
     if (typeof a === "string" && typeof b === "string") this.#text(Math.min(a.length, b.length));
     if (a === b) return true;
     const [left, right] = [asArray(a), asArray(b)];
@@ -148,6 +160,7 @@ class Search {
   }
 
   #call(name: JmesPathFunction, nodes: readonly JmesPathArgument[], current: JsonValue): JsonValue {
+    this.#charge(CALL);
     const references = nodes.flatMap(({ kind, expression }) => (kind === "reference" ? [expression] : []));
     const apply = (item: JsonValue): JsonValue => (references[0] === undefined ? null : this.visit(references[0], item));
     const values = nodes.flatMap(({ kind, expression }) => (kind === "value" ? [this.visit(expression, current)] : []));
@@ -164,10 +177,10 @@ class Search {
       }
       case "avg": {
         const list = this.#list(name, first, isNumber, "numbers");
-        return list.length === 0 ? null : finite(name, Number(sum(list)) / list.length);
+        return list.length === 0 ? null : finite(name, Number(this.#sum(list)) / list.length);
       }
       case "sum":
-        return finite(name, sum(this.#list(name, first, isNumber, "numbers")));
+        return finite(name, this.#sum(this.#list(name, first, isNumber, "numbers")));
       case "contains":
         if (typeof first === "string") {
           if (typeof second !== "string") return false;
@@ -243,14 +256,15 @@ class Search {
   }
 
   #measure(value: JsonValue): void {
-    this.#charge(1);
-    if (typeof value === "string") this.#text(value.length);
+    this.#charge(2);
+    if (typeof value === "string") this.#encoded(value.length);
+    else if (typeof value === "bigint") this.#digits(value, 0);
     else if (typeof value === "object" && value !== null) {
       const object = asObject(value);
       for (const item of asArray(value) ?? []) this.#measure(item);
       if (object !== undefined) {
         for (const name of this.#keys(object)) {
-          this.#text(name.length);
+          this.#encoded(name.length);
           this.#measure(object[name] ?? null);
         }
       }
@@ -280,11 +294,13 @@ class Search {
   #order({ key: a }: Keyed, { key: b }: Keyed): number {
     this.#charge(1);
     if (typeof a === "string" && typeof b === "string") this.#text(Math.min(a.length, b.length));
+    else if (isNumber(a) && isNumber(b)) this.#digits(a, b);
     return a < b ? -1 : a > b ? 1 : 0;
   }
 
   #parseNumber(text: string): JsonValue {
-    this.#text(text.length);
+    // Its length is bounded.
+    this.#charge(4);
     if (text.length > 64 || !/^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$/.test(text)) return null;
     if (/^-?[0-9]+$/.test(text)) return exact(BigInt(text));
     const number = Number(text);
@@ -314,13 +330,13 @@ class Search {
 
   #keys(object: JsonObject): readonly string[] {
     const names = Object.keys(object);
-    this.#charge(names.length);
+    this.#charge(MEMBER * names.length);
     return names;
   }
 
   #values(object: JsonObject): readonly JsonValue[] {
     const values = Object.values(object);
-    this.#charge(values.length);
+    this.#charge(2 * MEMBER * values.length);
     return values;
   }
 
@@ -331,6 +347,27 @@ class Search {
 
   #text(length: number): void {
     this.#charge(Math.ceil(length / CHARACTERS_PER_STEP));
+  }
+
+  #encoded(length: number): void {
+    this.#charge(Math.ceil(length / ENCODED_PER_STEP));
+  }
+
+  /** Work on integers is work on their digits; hexadecimal ones are counted in linear time, which decimal ones are not. */
+  #digits(a: JmesNumber, b: JmesNumber): void {
+    for (const value of [a, b]) if (typeof value === "bigint") this.#charge(Math.ceil(value.toString(16).length / DIGITS_PER_STEP));
+  }
+
+  /** Whole numbers are added exactly. */
+  #sum(list: readonly JmesNumber[]): JmesNumber {
+    if (!list.every((item) => typeof item === "bigint" || Number.isInteger(item))) return list.reduce<number>((total, item) => total + Number(item), 0);
+    let total = 0n;
+    for (const item of list) {
+      // The total may be longer than the item.
+      this.#digits(item, total);
+      total += BigInt(item);
+    }
+    return exact(total);
   }
 }
 
@@ -383,12 +420,6 @@ function objectOf(name: string, value: JsonValue): JsonObject {
 
 function mismatch(name: string, value: JsonValue): never {
   throw new JmesPathFault(`${name}() does not take what it was given: found ${typeName(value)}`);
-}
-
-/** Whole numbers are added exactly. */
-function sum(list: readonly JmesNumber[]): JmesNumber {
-  if (list.every((item) => typeof item === "bigint" || Number.isInteger(item))) return exact(list.reduce<bigint>((total, item) => total + BigInt(item), 0n));
-  return list.reduce<number>((total, item) => total + Number(item), 0);
 }
 
 function exact(value: JmesNumber): JmesNumber {

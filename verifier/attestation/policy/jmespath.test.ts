@@ -343,4 +343,20 @@ describe("work", () => {
     expect(stepsOf("contains(@, 'x')", "a".repeat(160_000))).toBeGreaterThan(10_000);
     expect(stepsOf("join('', [@,@])", "a".repeat(160_000))).toBeGreaterThan(20_000);
   });
+
+  it.each(["to_string(@)", "@ == `1`", "@ < `1`", "sum([@])", "length(sort([@, @]))", "type(max([@, @]))", "contains([@], `1`)", "[@]"])(
+    "is charged by digits, not by integers: %s",
+    (expression) => {
+      const integer = (digits: number): bigint => 10n ** BigInt(digits - 1);
+      const [few, many] = [stepsOf(expression, integer(1000)), stepsOf(expression, integer(16_000))];
+      expect(few).toBeGreaterThan(1000 / 16);
+      expect(many / few).toBeGreaterThan(8);
+      expect(many / few).toBeLessThan(17);
+    },
+  );
+
+  it("of a sum is charged by the digits of what is added and of what it comes to", () => {
+    // One long item: each that is added to it costs as much as it does.
+    expect(stepsOf("sum(@)", [10n ** 4000n, ...Array.from({ length: 1000 }, () => 1)])).toBeGreaterThan(500_000);
+  });
 });

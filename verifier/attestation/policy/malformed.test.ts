@@ -248,6 +248,13 @@ describe("cost grows with size, no faster", () => {
       ],
     ],
     [
+      "digits",
+      (size) => [
+        policyOf(['c:[type=="d"]=>issue(type="o",value=JmesPath(c.value,"to_string(sort(k)) == to_string(k) || sum(k) == k[0]"));']),
+        claimsOfToken({ d: { k: Array.from({ length: size }, (_, index) => 10n ** 38n + BigInt(index)) } }),
+      ],
+    ],
+    [
       "subsets",
       (size) => {
         const list = Array.from({ length: size }, (_, index) => index);

@@ -21,6 +21,8 @@ export interface ConditionPlan {
 export interface AttestationPolicy {
   readonly text: string;
   readonly tree: PolicyTree;
+  /** False if no rule has a condition: then its verdict is the same whatever the claims are. */
+  readonly readsClaims: boolean;
   readonly plans: ReadonlyMap<Condition, ConditionPlan>;
   /** The JMESPath expressions that stand in the text. */
   readonly paths: ReadonlyMap<string, JmesPath>;
@@ -34,7 +36,8 @@ export interface AttestationPolicy {
 export function parsePolicy(text: string): AttestationPolicy {
   const { tree, problems } = readTree(text);
   problems.throwIfAny();
-  return { text, tree, ...planOf(tree) };
+  const plan = planOf(tree);
+  return { text, tree, readsClaims: plan.plans.size > 0, ...plan };
 }
 
 /**

@@ -38,20 +38,28 @@ export class TestAmd {
 
   readonly #now: number;
 
-  /** @param now middle of the time of what is issued; certificates are valid from a day before it */
-  constructor(product: ProductName, now: number = NOW) {
+  /**
+   * @param now middle of the time of what is issued; certificates are valid from a day before it
+   * @param before whose root issues the intermediates anew
+   */
+  constructor(product: ProductName, now: number = NOW, before?: TestAmd) {
     this.product = product;
     this.#now = now;
     const rsa = (): KeyObject => generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
-    this.#arkKey = rsa();
+    this.#arkKey = before === undefined ? rsa() : before.#arkKey;
     this.#askKey = rsa();
     this.#vcekKey = generateKeyPairSync("ec", { namedCurve: "secp384r1" }).privateKey;
     const ca = (pathLength: number): readonly Extension[] => [basicConstraints({ ca: true, pathLength }), keyUsage("keyCertSign", "cRLSign")];
-    const root = issue(`ARK-${product}`, this.#arkKey, { key: this.#arkKey }, ca(1), 1n, now - DAY);
+    const root = before?.vcek.root ?? issue(`ARK-${product}`, this.#arkKey, { key: this.#arkKey }, ca(1), 1n, now - DAY);
     const under = { name: root.subject, key: this.#arkKey };
     this.vcek = { root, intermediate: issue(`SEV-${product}`, this.#askKey, under, ca(0), 1n, now - DAY) };
     this.vlek = { root, intermediate: issue(`SEV-VLEK-${product}`, this.#askKey, under, ca(0), 2n, now - DAY) };
     this.root = trustRootOf(root, "emulator", product);
+  }
+
+  /** The same AMD after it has issued ASK and ASVK again, an hour later, with a new key and under the old names. */
+  reissued(): TestAmd {
+    return new TestAmd(this.product, this.#now + 3_600_000, this);
   }
 
   /** PEM of the root alone, as `--trust` takes it. */
