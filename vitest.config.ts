@@ -1,5 +1,14 @@
 import { defineConfig, type ViteUserConfig } from "vitest/config";
 
+/** Tests that measure how work grows with size: each file has a process of its own, because the heap of ten thousand other tests takes its share of what is measured. */
+const GROWTH = [
+  "lib/{cose,pki,snp}/malformed.test.ts",
+  "lib/snp/measurement/malformed.test.ts",
+  "lib/rego/hostile.test.ts",
+  "lib/rego/format/format.test.ts",
+  "verifier/attestation/policy/malformed.test.ts",
+];
+
 // Unit tests share one process (isolate: false is twelve times faster here), so they leave no state behind.
 // Tests named *.e2e.ts start processes, namespaces and servers: one file at a time, each in its own worker.
 const config: ViteUserConfig = defineConfig({
@@ -10,8 +19,17 @@ const config: ViteUserConfig = defineConfig({
         test: {
           name: "unit",
           include: ["{lib,author,host,guest,verifier,laptop,cli,tools,conformance}/**/*.test.ts"],
+          exclude: ["**/node_modules/**", ...GROWTH],
           isolate: false,
           testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: "growth",
+          include: GROWTH,
+          fileParallelism: false,
+          testTimeout: 60_000,
         },
       },
       {

@@ -23,6 +23,7 @@ const STEPS: readonly Step[] = [
   { name: "layers", command: [NODE, "tools/check-layers.ts"] },
   { name: "errors", command: [NODE, "tools/errors-doc.ts", "--check"] },
   { name: "unit", command: ["vitest", "run", "--project", "unit"] },
+  { name: "growth", command: ["vitest", "run", "--project", "growth"] },
   { name: "e2e", command: ["vitest", "run", "--project", "e2e"] },
 ];
 
@@ -51,7 +52,7 @@ function main(): number {
   for (const step of STEPS) {
     if (names !== undefined && !names.includes(step.name)) continue;
     const started = process.hrtime.bigint();
-    const tests = step.name === "unit" || step.name === "e2e";
+    const tests = step.command[0] === "vitest";
     const [command = "", ...args] = step.command;
     const result = spawnSync(command, args, { cwd: ROOT, env, encoding: "utf8", maxBuffer: 256 * 1024 * 1024, stdio: ["ignore", "pipe", "pipe"] });
     const output = `${result.stdout ?? ""}${result.stderr ?? ""}`;

@@ -132,6 +132,22 @@ describe.skipIf(!isRoot)(`the demo${isRoot ? "" : " (skipped: needs root)"}`, ()
     expect(Buffer.concat([unwrap.update(wrapped.subarray(256)), unwrap.final()])).toEqual(await readFile(file("encryptionKey")));
   });
 
+  it("leaves evidence that `sealpod attest` verifies under the emulator's root alone, with the measurement that it predicts", async () => {
+    const sealpod = async (...args: readonly string[]): Promise<{ readonly code: number; readonly text: string }> => {
+      const { code, stdout } = await run(process.execPath, [join(ROOT, "cli/main.ts"), "attest", ...args], { okCodes: [0, 3] });
+      return { code, text: Buffer.from(stdout).toString() };
+    };
+    const measured = await sealpod("measure", "--process", file("agent.mjs"));
+    const report = ["verify", file("report.bin"), "--certs", file("vcek-chain.pem"), "--runtime-data", file("runtime-data.json")];
+    const required = ["--host-data", `@${file("policy.rego")}`, "--measurement", measured.text.trim()];
+    const root = ["--trust", `emulator=${file("emulator-root.pem")}`];
+    expect(await sealpod(...report, ...required, ...root)).toMatchObject({ code: 0, text: expect.stringMatching(/^VERIFIED under the EMULATOR's root/m) });
+    expect(await sealpod(...report, ...required)).toMatchObject({ code: 3, text: expect.stringContaining("REFUSED") });
+    const token = ["verify", file("token.jwt"), "--jwks", file("token-keys.json")];
+    expect(await sealpod(...token, ...required.slice(0, 2), "--trust", "emulator")).toMatchObject({ code: 0, text: expect.stringContaining("VERIFIED") });
+    expect(await sealpod(...token)).toMatchObject({ code: 3, text: expect.stringContaining("REFUSED") });
+  });
+
   it("leaves layers whose hash trees veritysetup agrees with", async () => {
     const directory = file("layers");
     const notes = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}\.json$/.test(name));

@@ -308,6 +308,7 @@ class Walk {
     const bearer = await ownerToken(up, fetch);
     const kid = manifest.workload.template.spec.containers.flatMap((item) => item.env).find((item) => item.name === "SkrClientKID");
     const name = kid?.value ?? "";
+    const keys = await fetch(`https://${up.endpoints.attestation}/certs`);
     const released = await fetch(`https://${up.endpoints.vault}/keys/${name}/release?api-version=7.4`, {
       method: "POST",
       headers: { authorization: `Bearer ${bearer}`, "content-type": "application/json" },
@@ -321,6 +322,7 @@ class Walk {
       "runtime-data.json": key.jwks,
       "wrapping-key.pem": key.privateKey,
       "token.jwt": token,
+      "token-keys.json": await keys.text(),
       "token-claims.json": `${JSON.stringify(claimsOf(token), undefined, 2)}\n`,
       "released.json": await released.text(),
       "ca.pem": up.caCertificate,
@@ -328,6 +330,7 @@ class Walk {
     };
     for (const [file, content] of Object.entries(files)) await writeFile(join(directory, file), content);
     await copyFile(this.#yaml, join(directory, "myapplication.yaml"));
+    await copyFile(join(this.#state, "emulator-root.pem"), join(directory, "emulator-root.pem"));
     await copyFile(join(this.#state, "encryptionKey"), join(directory, "encryptionKey"));
     await cp(join(this.#state, "layers"), join(directory, "layers"), { recursive: true });
     await cp(join(this.#state, "images"), join(directory, "images"), { recursive: true });
