@@ -2,7 +2,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { asArray, asObject, encodeUtf8, parseJson, toHex } from "@sealpod/core";
 import { encodePublicKeyInfo, parseCertificate, parsePublicKeyInfo } from "@sealpod/pki";
 import { describe, expect, it } from "vitest";
-import { growthExponent, type Seed, SeededNumbers, storm } from "./testdata/hostile.ts";
+import { measureGrowth } from "../../tools/testing/growth.ts";
+import { type Seed, SeededNumbers, storm } from "../../tools/testing/hostile.ts";
 import { ecKey, EKU, NOW, rsaKey, testSigner, type TestSigner } from "./testdata/signer.ts";
 import {
   type CborKey,
@@ -415,7 +416,7 @@ describe("time grows no faster than linearly with size", () => {
     ["a bomb of maps", (size) => new Uint8Array(size).fill(0xa1)],
     ["lists that promise more than there is", (size) => new Uint8Array(size).fill(0x9a)],
   ])("of CBOR with %s", (_name, make) => {
-    const exponent = growthExponent(SIZES, BOUND, (size) => {
+    const exponent = measureGrowth(SIZES, BOUND, (size) => {
       const bytes = make(size);
       return refusal(() => parseCbor(bytes, "test"));
     });
@@ -465,7 +466,7 @@ describe("time grows no faster than linearly with size", () => {
     ],
   ])("of COSE_Sign1 with %s", (_name, make) => {
     const key = parsePublicKeyInfo(encodePublicKeyInfo(KEYS.ES256), "key");
-    const exponent = growthExponent(SIZES, BOUND, (size) => {
+    const exponent = measureGrowth(SIZES, BOUND, (size) => {
       const bytes = make(size);
       return refusal(() => verifySign1(parseSign1(bytes), key));
     });
@@ -483,7 +484,7 @@ describe("time grows no faster than linearly with size", () => {
       (size) => `did:x509:0:sha256:${"A".repeat(43)}::subject${Array.from({ length: size / 10 }, (_, index) => `:1.2.${index}:a`).join("")}`,
     ],
   ])("of did:x509 made of %s", (_name, make) => {
-    const exponent = growthExponent([MAX_DID_LENGTH / 16, MAX_DID_LENGTH / 4, MAX_DID_LENGTH - 80], BOUND, (size) => {
+    const exponent = measureGrowth([MAX_DID_LENGTH / 16, MAX_DID_LENGTH / 4, MAX_DID_LENGTH - 80], BOUND, (size) => {
       const text = make(size);
       return () => {
         for (let time = 0; time < 50; time++) refusal(() => parseDidX509(text))();
@@ -494,7 +495,7 @@ describe("time grows no faster than linearly with size", () => {
 
   it("of endorsements with large payloads", () => {
     const { chain, key, issuer } = signerFor("ES256");
-    const exponent = growthExponent(SIZES, BOUND, (size) => {
+    const exponent = measureGrowth(SIZES, BOUND, (size) => {
       const protectedHeader = new Map<CborKey, CborValue>([
         [HEADER.contentType, "application/json"],
         [HEADER.x5chain, chain.map(({ der }) => der)],

@@ -1,7 +1,8 @@
 import { concatBytes, encodeUtf8, toHex } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
 import { caExtensions, NOW, testCertificate, testKey } from "./testdata/authority.ts";
-import { growthExponent, type Seed, SeededNumbers, storm } from "./testdata/hostile.ts";
+import { measureGrowth } from "../../tools/testing/growth.ts";
+import { type Seed, SeededNumbers, storm } from "../../tools/testing/hostile.ts";
 import {
   certificateAnchor,
   type CertificateTemplate,
@@ -256,7 +257,7 @@ describe("time grows no faster than linearly with size", () => {
       (size) => issue({ extensions: [subjectAltName(...Array.from({ length: 256 }, () => ({ kind: "dns" as const, value: "a".repeat(size / 270) })))] }),
     ],
   ])("of certificates with %s", (_name, make) => {
-    const exponent = growthExponent(CERTIFICATE_SIZES, BOUND, (size) => {
+    const exponent = measureGrowth(CERTIFICATE_SIZES, BOUND, (size) => {
       const der = make(size);
       return () => void parseCertificate(der);
     });
@@ -270,7 +271,7 @@ describe("time grows no faster than linearly with size", () => {
     ["sequences that each promise the rest", (size) => new Uint8Array(Buffer.from("3084007fff00".repeat(size / 6), "hex"))],
     ["a bomb of levels", (size) => nest(new Uint8Array(), size / 4)],
   ])("of %s where a certificate or CRL belongs, and of each of its readers", (_name, make) => {
-    const exponent = growthExponent([1 << 11, 1 << 13, 1 << 15], BOUND, (size) => {
+    const exponent = measureGrowth([1 << 11, 1 << 13, 1 << 15], BOUND, (size) => {
       const bytes = make(size);
       const body = encodeSequence(encodeSequence(encodeInteger(1), bytes), bytes);
       return () => {
@@ -290,7 +291,7 @@ describe("time grows no faster than linearly with size", () => {
     ["long serials that share their low 64 bits", (index) => (BigInt(index) << 64n) | 5n],
     ["serials that are multiples of 2^32", (index) => BigInt(index) << 32n],
   ])("of CRLs with %s, read and looked up", (_name, serial) => {
-    const exponent = growthExponent([250, 1000, 4000], BOUND, (size) => {
+    const exponent = measureGrowth([250, 1000, 4000], BOUND, (size) => {
       const { der } = issueCrl({
         issuer: { name: { der: NAME }, key: KEYS.p256 },
         signatureAlgorithm: "ecdsa-sha256",
@@ -328,7 +329,7 @@ describe("time grows no faster than linearly with size", () => {
     ],
     ["entries that are empty", (size) => crlEntries(new Uint8Array(Buffer.from("3000".repeat(size / 2), "hex")))],
   ])("of a CRL with %s", (_name, make) => {
-    const exponent = growthExponent([1 << 14, 1 << 16, 1 << 18], BOUND, (size) => {
+    const exponent = measureGrowth([1 << 14, 1 << 16, 1 << 18], BOUND, (size) => {
       const bytes = make(size);
       return refusal(() => parseCrl(bytes));
     });
@@ -347,7 +348,7 @@ describe("time grows no faster than linearly with size", () => {
     ["white space", (size) => `${" \n".repeat(size / 2 - 1)}x`],
     ["blanks after the label", (size) => `-----BEGIN CERTIFICATE-----${" ".repeat(size - 64)}x`],
   ])("of PEM with %s", (_name, make) => {
-    const exponent = growthExponent([MAX_PEM_LENGTH / 16, MAX_PEM_LENGTH / 4, MAX_PEM_LENGTH], BOUND, (size) => {
+    const exponent = measureGrowth([MAX_PEM_LENGTH / 16, MAX_PEM_LENGTH / 4, MAX_PEM_LENGTH], BOUND, (size) => {
       const text = make(size);
       return refusal(() => parsePem(text, "CERTIFICATE", "pem"));
     });
@@ -369,7 +370,7 @@ describe("time grows no faster than linearly with size", () => {
       [TAG.null, (reader) => reader.null()],
     ];
     for (const [tag, read] of readers) {
-      const exponent = growthExponent([1 << 12, 1 << 14, 1 << 16], BOUND, (size) => {
+      const exponent = measureGrowth([1 << 12, 1 << 14, 1 << 16], BOUND, (size) => {
         const bytes = encodeDer(tag, new Uint8Array(size).fill(0x30));
         return refusal(() => read(new DerReader(bytes, "test")));
       });

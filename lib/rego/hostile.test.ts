@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { JsonValue } from "@sealpod/core";
 import { compile } from "./index.ts";
-import { codeOf, errorOf, growthExponent, valueOf } from "./test-support.ts";
+import { measureGrowth } from "../../tools/testing/growth.ts";
+import { codeOf, errorOf, valueOf } from "./test-support.ts";
 
 // What an attacker can choose: the input (the host), and the policy (its author). For each the verdict is right or a
 // limit says no, and time grows with size and not faster. Growth is measured; absolute times are not looked at.
@@ -96,7 +97,7 @@ describe("hostile policies", () => {
       const text = `package t\n${make(size)}`;
       return () => void codeOf(() => compile([{ name: "t.rego", text }]));
     };
-    expect(growthExponent([250, 500, 1000, 2000], LINEAR, load)).toBeLessThan(LINEAR);
+    expect(measureGrowth([250, 500, 1000, 2000], LINEAR, load)).toBeLessThan(LINEAR);
   });
 
   it("has a limit on rules", () => {
@@ -163,7 +164,7 @@ describe("hostile input", () => {
       // Prints are formatted when they are read.
       return () => void engine.evaluate("data.t.allow", { input }).prints;
     };
-    expect(growthExponent([500, 1000, 2000, 4000], LINEAR, decide)).toBeLessThan(LINEAR);
+    expect(measureGrowth([500, 1000, 2000, 4000], LINEAR, decide)).toBeLessThan(LINEAR);
   });
 
   it("patches of the data document cost what they touch", () => {
@@ -173,7 +174,7 @@ describe("hostile input", () => {
       const operations = strings(size, (at) => `/pstate/c${at}`).map((path) => ({ op: "add" as const, path, value: { state: "running" } }));
       return () => engine.patchData(operations);
     };
-    expect(growthExponent([500, 1000, 2000, 4000], LINEAR, patch)).toBeLessThan(LINEAR);
+    expect(measureGrowth([500, 1000, 2000, 4000], LINEAR, patch)).toBeLessThan(LINEAR);
   });
 
   it.each(["__proto__", "constructor", "toString", "hasOwnProperty", "valueOf"])("a key named %s is a key like others", (key) => {

@@ -9,7 +9,8 @@ import { DEFAULT_REGO_LIMITS } from "../limits.ts";
 import type { Module } from "../syntax/ast.ts";
 import { isDiagnostics, parseModule } from "../syntax/parser.ts";
 import { Source } from "../syntax/source.ts";
-import { errorOf, growthExponent } from "../test-support.ts";
+import { measureGrowth } from "../../../tools/testing/growth.ts";
+import { errorOf } from "../test-support.ts";
 import { formatModule } from "./format.ts";
 import { sameRules } from "./same-rules.ts";
 import { TokenLog } from "../syntax/token-log.ts";
@@ -309,7 +310,7 @@ describe("growth", () => {
   it.each(SHAPES)("of many %s is linear", (_, open, piece) => {
     // Quadratic work has 2; between that and 1.2 lies what a garbage collector adds on a busy machine.
     const bound = 1.5;
-    const exponent = growthExponent([1000, 2000, 4000, 8000], bound, (times) => {
+    const exponent = measureGrowth([1000, 2000, 4000, 8000], bound, (times) => {
       const text = `package t\n${open}${piece.repeat(times)}${CLOSE.get(open) ?? ""}\n`;
       return () => void formatModule(text, { limits, version: piece.startsWith("import") ? "v0" : "v1" });
     });

@@ -16,7 +16,7 @@ import {
   qemuLaunchPages,
   SnpError,
 } from "../index.ts";
-import { growth } from "./testdata/growth.ts";
+import { measureGrowth } from "../../../tools/testing/growth.ts";
 import { igvm, igvmDataOffset, SECTIONS, testIgvm, type TestHeader, testOvmf } from "./testdata/images.ts";
 
 /** Numbers from a seed (xorshift32), so that a failure can be repeated. */
@@ -202,7 +202,7 @@ const LIMIT = 1.4;
 
 describe("cost grows with the size", () => {
   it("of an OVMF image that is measured", () => {
-    const exponent = growth([1 << 16, 1 << 18, 1 << 20], LIMIT, (size) => {
+    const exponent = measureGrowth([1 << 16, 1 << 18, 1 << 20], LIMIT, (size) => {
       const bytes = testOvmf({ size, sections: SECTIONS });
       return () => void launchDigest(qemuLaunchPages({ ovmf: parseOvmf(bytes), vcpus: 1, cpuSignature: 1 }));
     });
@@ -218,7 +218,7 @@ describe("cost grows with the size", () => {
       (index) => (index % 2 === 0 ? igvm.area(index >> 1, 4096n) : igvm.insert(BigInt(index) * 4096n, index >> 1)),
     ],
   ])("of an IGVM file of %s", (_name, make) => {
-    const exponent = growth([1 << 10, 1 << 12, 1 << 14], LIMIT, (count) => {
+    const exponent = measureGrowth([1 << 10, 1 << 12, 1 << 14], LIMIT, (count) => {
       const headers = [igvm.platform(), ...Array.from({ length: count }, (_, index) => make(index))];
       const at = igvmDataOffset(headers);
       for (const { type, body } of headers) if (type === 0x304) Buffer.from(body.buffer, body.byteOffset, body.length).writeUInt32LE(at, 12);

@@ -59,35 +59,3 @@ export function mutate(seed: Uint8Array, random: TestRandom): Uint8Array {
 function joined(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Buffer.concat(parts));
 }
-
-/** Runs of the largest size in one round: a round has to be long against the clock's own microsecond. */
-const REPEATS = 8;
-
-/**
- * The exponent `e` of work ~ size^e between the smallest and the largest size. Each size is run as often as makes up the same amount of work, all sizes in turn, and the fastest of the
- * rounds counts, on this thread's own processor time: so what else the machine does, or a single lucky short run, does not decide.
- * @param prepare builds what one run needs; only the function that it returns is measured
- */
-export function growthExponent(sizes: readonly [number, ...number[]], bound: number, prepare: (size: number) => () => void): number {
-  const largest = Math.max(...sizes);
-  const points = sizes.map((size) => ({ size, times: Math.ceil(largest / size) * REPEATS, run: prepare(size), fastest: Infinity }));
-  for (const { run, times } of points) for (let time = 0; time < times; time++) run();
-  let exponent = Infinity;
-  for (let round = 0; round < 40 && (round < 4 || exponent >= bound); round++) {
-    for (const point of points) {
-      const start = threadMicroseconds();
-      for (let time = 0; time < point.times; time++) point.run();
-      point.fastest = Math.min(point.fastest, Math.max(1, threadMicroseconds() - start) / point.times);
-    }
-    const [small, large] = [points.reduce((a, b) => (a.size < b.size ? a : b)), points.reduce((a, b) => (a.size > b.size ? a : b))];
-    exponent = Math.log(large.fastest / small.fastest) / Math.log(large.size / small.size);
-  }
-  return exponent;
-}
-
-/** Linux brings a thread's own count up to date when it is asked for that of the whole process. */
-function threadMicroseconds(): number {
-  process.cpuUsage();
-  const { user, system } = process.threadCpuUsage();
-  return user + system;
-}

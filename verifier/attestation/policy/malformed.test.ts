@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 import { isSealpodError } from "@sealpod/core";
 import { claimsOfToken, evaluatePolicy, parsePolicy, policyProblems, printPolicy, type PolicyClaim } from "./index.ts";
 import { MAX_PROBLEMS } from "./limits.ts";
-import { growth, seeded } from "./test-support.ts";
+import { measureGrowth, unitCostOf } from "../../../tools/testing/growth.ts";
+import { seeded } from "./test-support.ts";
 
 const SEEDS: readonly string[] = [
   "version= 1.0;\nauthorizationrules{=> permit();};\nissuancerules{};",
@@ -210,18 +211,28 @@ describe("cost grows with size, no faster", () => {
     ["broken rules", (size) => each(size, (index) => (index % 20 === 0 ? "=>isue(claim=c);" : "=>issue(claim=c);"))],
     ["what is in no token", (size) => policyOf(["é".repeat(size * 20)])],
   ])("check: %s", (_, textOf) => {
-    const ratio = growth(SIZES, BOUND, (size) => {
-      const text = textOf(size);
-      return () => void policyProblems(text);
-    });
+    const ratio = measureGrowth(
+      SIZES,
+      BOUND,
+      (size) => {
+        const text = textOf(size);
+        return () => void policyProblems(text);
+      },
+      { judge: unitCostOf },
+    );
     expect(ratio).toBeLessThan(BOUND);
   });
 
   it("print and parse", () => {
-    const ratio = growth(SIZES, BOUND, (size) => {
-      const { tree } = parsePolicy(each(size, (index) => `c:[type=="t${index}"]=>issue(claim=c);`));
-      return () => void parsePolicy(printPolicy(tree));
-    });
+    const ratio = measureGrowth(
+      SIZES,
+      BOUND,
+      (size) => {
+        const { tree } = parsePolicy(each(size, (index) => `c:[type=="t${index}"]=>issue(claim=c);`));
+        return () => void parsePolicy(printPolicy(tree));
+      },
+      { judge: unitCostOf },
+    );
     expect(ratio).toBeLessThan(BOUND);
   });
 
@@ -265,12 +276,17 @@ describe("cost grows with size, no faster", () => {
       },
     ],
   ])("evaluate: %s", (_, make) => {
-    const ratio = growth(SIZES, BOUND, (size) => {
-      const [text, given] = make(size);
-      const policy = parsePolicy(text);
-      expect(evaluatePolicy(policy, given).permitted).toBe(true);
-      return () => void evaluatePolicy(policy, given);
-    });
+    const ratio = measureGrowth(
+      SIZES,
+      BOUND,
+      (size) => {
+        const [text, given] = make(size);
+        const policy = parsePolicy(text);
+        expect(evaluatePolicy(policy, given).permitted).toBe(true);
+        return () => void evaluatePolicy(policy, given);
+      },
+      { judge: unitCostOf },
+    );
     expect(ratio).toBeLessThan(BOUND);
   });
 });

@@ -69,7 +69,12 @@ const MUTATIONS: readonly Mutation[] = [
   },
   // A length becomes a huge one.
   (bytes, seed, numbers) => {
-    const length = numbers.pick([[0x84, 0x7f, 0xff, 0xff, 0xff], [0x84, 0xff, 0xff, 0xff, 0xff], [0x83, 0x01, 0x00, 0x00], [0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]]);
+    const length = numbers.pick([
+      [0x84, 0x7f, 0xff, 0xff, 0xff],
+      [0x84, 0xff, 0xff, 0xff, 0xff],
+      [0x83, 0x01, 0x00, 0x00],
+      [0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+    ]);
     return replace(bytes, numbers.pick(seed.marks), 1, Uint8Array.from(length));
   },
   // The end is missing.
@@ -137,44 +142,4 @@ export function storm<T>(options: {
     }
   }
   return { accepted, refused: options.rounds - accepted };
-}
-
-/** Rounds of {@link growthExponent}: more than the least only while the answer is in doubt. */
-const ROUNDS = { least: 3, most: 40 };
-
-/**
- * The exponent e of cost ~ size^e, fitted over the fastest run at each size, in processor time of this thread. Every size gets the same amount of work:
- * a small one is run as often in a row as makes up for the largest.
- * @param bound what the caller compares with: below it no more rounds are run
- * @param prepare makes the input; only the function that it returns is timed
- */
-export function growthExponent(sizes: readonly number[], bound: number, prepare: (size: number) => () => void): number {
-  const largest = Math.max(...sizes);
-  const points = sizes.map((size) => ({ x: Math.log(size), times: Math.round(largest / size), run: prepare(size), fastest: Infinity }));
-  // Code is compiled as it first runs; that counts for nothing.
-  for (const { run, times } of points) for (let time = 0; time < times; time++) run();
-  let exponent = Infinity;
-  for (let round = 1; round <= ROUNDS.most && (round <= ROUNDS.least || exponent >= bound); round++) {
-    for (const point of points) {
-      const start = threadTime();
-      for (let time = 0; time < point.times; time++) point.run();
-      point.fastest = Math.min(point.fastest, (threadTime() - start) / point.times);
-    }
-    exponent = slope(points.map(({ x, fastest }) => ({ x, y: Math.log(Math.max(fastest, 1e-3)) })));
-  }
-  return exponent;
-}
-
-/** Microseconds. Linux brings a thread's count up to date when that of the process is asked for. */
-function threadTime(): number {
-  process.cpuUsage();
-  const { user, system } = process.threadCpuUsage();
-  return user + system;
-}
-
-/** Of the straight line that fits best. */
-function slope(points: readonly { readonly x: number; readonly y: number }[]): number {
-  const middle = points.reduce((sum, { x }) => sum + x, 0) / points.length;
-  const spread = points.reduce((sum, { x }) => sum + (x - middle) ** 2, 0);
-  return points.reduce((sum, { x, y }) => sum + (x - middle) * y, 0) / spread;
 }
