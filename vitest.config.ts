@@ -3,6 +3,7 @@ import { defineConfig, type ViteUserConfig } from "vitest/config";
 /** Tests that measure how work grows with size: each file has a process of its own, because the heap of ten thousand other tests takes its share of what is measured. */
 const GROWTH = [
   "lib/{cose,pki,snp}/malformed.test.ts",
+  "lib/release-policy/malformed.test.ts",
   "lib/snp/measurement/malformed.test.ts",
   "lib/rego/hostile.test.ts",
   "tools/testing/growth.test.ts",

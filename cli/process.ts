@@ -44,13 +44,22 @@ export async function runProcess(own: NodeJS.Process, run: (argv: readonly strin
     // Not those of @sealpod/io, for the same reason.
     clock: { now: () => Date.now() },
     elapsed: () => performance.now(),
-    random: { bytes: (length) => crypto.getRandomValues(new Uint8Array(length)) },
+    random: { bytes: randomBytes },
     get signal() {
       controller ??= new AbortController();
       return controller.signal;
     },
   };
   own.exitCode = await run(own.argv.slice(2), context);
+}
+
+/** Bytes that Web Crypto gives at once. */
+const QUOTA = 65_536;
+
+function randomBytes(length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; at += QUOTA) crypto.getRandomValues(bytes.subarray(at, at + QUOTA));
+  return bytes;
 }
 
 /** The directory that relative paths start from; the root if it was removed under our feet. */

@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from "commander";
+import { isSealpodError } from "@sealpod/core";
 import { EXIT, VERSION, type CliContext } from "./context.ts";
 import { formatError, usageError } from "./diagnostic.ts";
 import { addConfcomVerbs, genpolicyArguments, withGenpolicyFlags } from "./genpolicy/commands.ts";
@@ -8,7 +9,12 @@ import { addAttestPolicyVerbs } from "./attest/policy-commands.ts";
 import { addAttestServeVerbs } from "./attest/serve-commands.ts";
 import { addVerifyVerbs } from "./attest/verify-commands.ts";
 import { addCertcacheVerbs } from "./certcache/commands.ts";
+import { addEncfsVerbs } from "./encfs/commands.ts";
+import { addIdentityVerbs } from "./identity/commands.ts";
+import { addKbsVerbs } from "./kbs/commands.ts";
+import { addKeyPolicyVerbs, addKeyVerbs, addRoleAssignmentVerbs, addRotationPolicyVerbs, addSecretVerbs, withImportKeyFlags } from "./key/commands.ts";
 import { addRegoVerbs } from "./rego/commands.ts";
+import { addVaultVerbs } from "./vault/commands.ts";
 
 /** Options that every verb has. */
 export interface GlobalOptions {
@@ -70,8 +76,13 @@ async function runProgram(make: (context: CliContext, outcome: Outcome) => Comma
     const { text, exit } = formatError(isUsage ? usageError(error, outcome.held ?? "") : error, options);
     if (json) context.stdout.write(text);
     else context.stderr.write(text);
-    return exit;
+    return isSealpodError(error) && error.code === "ERR_CLI_INTERRUPTED" ? interruptedExit(context) : exit;
   }
+}
+
+/** The code of a process that the signal ended: who called us cannot tell whether we tidied up first. */
+function interruptedExit({ signal }: CliContext): number {
+  return signal.reason === "SIGTERM" ? 143 : 130;
 }
 
 /** Whether a flag is given; behind `--` stands what is another program's. */
@@ -182,26 +193,18 @@ function build(context: CliContext, outcome: Outcome): Command {
     .requiredOption("--key <file>", "32-byte key that the page is encrypted under")
     .requiredOption("--page <file>", "HTML page to encrypt into the nginx image");
 
-  verb(
-    "importkey",
-    "Import a key with a release policy bound to a pod's policy (HOST_DATA).",
-    [
-      "sealpod importkey -c myapplication.yaml -kh encryptionKey",
-      "sealpod importkey -c importkeyconfig.json -kh 2247…31e0",
-      "sealpod importkey -c app.yaml -kh KEY --akv-endpoint v.vault.azure.net --maa-endpoint sharedeus.eus.attest.azure.net --kid my-key --bearer-token-file token",
-    ],
-    () => import("./verbs/importkey.ts"),
-  )
-    .requiredOption("-c, --config <file>", "annotated Kubernetes YAML, or the JSON configuration of the known tool")
-    .option("--kh <key>", "(-kh) key: a file of raw bytes, or hex")
-    .option("--kp <file>", "(-kp) RSA private key, PKCS#8 PEM")
-    .option("--out", "(-out) write keyfile.bin")
-    .option("--kid <name>", "name of the key (default: the pod's SkrClientKID)")
-    .option("--akv-endpoint <host>", "vault (default: the pod's SkrClientAKVEndpoint)")
-    .option("--maa-endpoint <host>", "attestation authority (default: the pod's SkrClientMAAEndpoint)")
-    .option("--compliance-status <value>", "x-ms-compliance-status to require")
-    .option("--bearer-token-file <file>", "access token for the vault (default: the laptop owner's)")
-    .option("--quiet-key", "do not print the key bytes");
+  withImportKeyFlags(
+    verb(
+      "importkey",
+      "Import a key with a release policy bound to a pod's policy (HOST_DATA).",
+      [
+        "sealpod importkey -c myapplication.yaml -kh encryptionKey",
+        "sealpod importkey -c importkeyconfig.json -kh 2247…31e0",
+        "sealpod importkey -c app.yaml -kh KEY --akv-endpoint v.vault.azure.net --maa-endpoint sharedeus.eus.attest.azure.net --kid my-key --bearer-token-file token",
+      ],
+      () => import("./verbs/importkey.ts"),
+    ),
+  );
 
   verb(
     "run",
@@ -217,7 +220,12 @@ function build(context: CliContext, outcome: Outcome): Command {
     .option("-d, --detach", "return when the pod runs")
     .addOption(new Option("--ready-fd <fd>").hideHelp())
     .addOption(repeatable("-p, --publish <host:container>", "forward a port of 127.0.0.1 to the pod; repeatable (default: every containerPort to a free port)"))
-    .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"));
+    .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"))
+    .addOption(
+      new Option("--webhook-version <version>", "workload-identity webhook that admits the pod: 1.5 up to v1.5.1, 1.6 since v1.6.0")
+        .choices(["1.5", "1.6"])
+        .default("1.5"),
+    );
 
   verb(
     "exec",
@@ -278,6 +286,30 @@ function build(context: CliContext, outcome: Outcome): Command {
 
   const certcache = group(program, "certcache", "sealpod certcache", "Cache of AMD's certificates: serve it, fill it, carry it to where there is no network.");
   addCertcacheVerbs(verbsOf(certcache, "sealpod certcache"));
+
+  const key = group(program, "key", "sealpod key", "Keys and secrets of a vault: make, import, show, grant; would a pod get this key, and why did it not?");
+  addKeyVerbs((...declaration) => verbsOf(key, "sealpod key")(...declaration).option(...STATE_FLAG));
+  for (const [name, description, add] of [
+    ["policy", "Release policies: check one, or make one for a pod.", addKeyPolicyVerbs],
+    ["rotation-policy", "When a key is rotated by itself.", addRotationPolicyVerbs],
+    ["secret", "Secrets of a vault.", addSecretVerbs],
+    ["role-assignment", "Who has which role in a managed HSM, or in a vault that decides by roles.", addRoleAssignmentVerbs],
+  ] as const) {
+    const part = group(key, name, `sealpod key ${name}`, description);
+    add((...declaration) => verbsOf(part, `sealpod key ${name}`)(...declaration).option(...STATE_FLAG));
+  }
+
+  const vault = group(program, "vault", "sealpod vault", "The key vault service: serve it, rotate its wrapping keys, back it up.");
+  addVaultVerbs(verbsOf(vault, "sealpod vault"));
+
+  const identity = group(program, "identity", "sealpod identity", "The identity service: serve it, register applications and their federated credentials.");
+  addIdentityVerbs(verbsOf(identity, "sealpod identity"));
+
+  const kbs = group(program, "kbs", "sealpod kbs", "The key broker of Confidential Containers: resources, policies, reference values.");
+  addKbsVerbs((...declaration) => verbsOf(kbs, "sealpod kbs")(...declaration).option(...STATE_FLAG));
+
+  const encfs = group(program, "encfs", "sealpod encfs", "Encrypted filesystem images for pods: make and look at them.");
+  addEncfsVerbs(verbsOf(encfs, "sealpod encfs"));
 
   return program;
 }

@@ -4,6 +4,7 @@ import { bundle, BUNDLES, packagesOf } from "./bundle.ts";
 // What may be inside the TEE. A line that is added here is a line that every user has to trust.
 const CLOSURES: Readonly<Record<string, readonly string[]>> = {
   agent: ["@bufbuild/protobuf", "guest/agent", "guest/tsm", "lib/core", "lib/pki", "lib/proto", "lib/rego", "lib/snp", "lib/ttrpc", "lib/verity", "re2js"],
+  encfs: ["guest/encfs", "guest/skr", "guest/tsm", "jose", "lib/core", "lib/luks2", "lib/pki", "lib/snp"],
   skr: ["guest/skr", "guest/tsm", "jose", "lib/core", "lib/pki", "lib/snp"],
   webapp: ["examples/key-release"],
 };

@@ -13,6 +13,7 @@ const ROOT = join(import.meta.dirname, "..");
 /** The bundles: name of the file in build/ and entry point. */
 export const BUNDLES: Readonly<Record<string, string>> = {
   agent: "guest/agent/main.ts",
+  encfs: "guest/encfs/main.ts",
   skr: "guest/skr/main.ts",
   webapp: "examples/key-release/webapp/webapp.ts",
 };

@@ -7,7 +7,7 @@ import { join, relative, sep } from "node:path";
 import { parseSync, type ParseResult } from "oxc-parser";
 
 /** lib/ packages, lowest first: each may import only those before it. */
-export const LIB_ORDER = ["core", "rego", "kube", "proto", "ttrpc", "pki", "rego-extended", "cose", "verity", "oci", "snp"] as const;
+export const LIB_ORDER = ["core", "release-policy", "rego", "kube", "proto", "ttrpc", "pki", "rego-extended", "cose", "verity", "oci", "snp", "luks2"] as const;
 
 /** The zones that never import one another. */
 export const ZONES = ["author", "host", "guest", "verifier"] as const;
@@ -23,7 +23,9 @@ export const THIRD_PARTY: Readonly<Record<string, readonly string[]>> = {
   "guest/skr": ["jose"],
   "verifier/attestation": ["hono", "jmespath", "jose"],
   "verifier/certcache": ["hono"],
+  "verifier/storage": ["postgres"],
   "verifier/service": ["hono", "@hono/node-server"],
+  "verifier/kbs": ["hono", "jose", "smol-toml"],
   "verifier/keyvault": ["jose", "hono"],
   "verifier/identity": ["jose", "hono"],
   "laptop/services": ["hono", "@hono/node-server"],
@@ -31,7 +33,18 @@ export const THIRD_PARTY: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** What only tests and tools may import, wherever they stand. */
-const DEV_PACKAGES = new Set(["@cfworker/json-schema", "vitest", "fast-check", "oxc-parser", "esbuild", "jose", "yaml"]);
+const DEV_PACKAGES = new Set([
+  "@bufbuild/protobuf",
+  "@cfworker/json-schema",
+  "@connectrpc/connect",
+  "@connectrpc/connect-node",
+  "esbuild",
+  "fast-check",
+  "jose",
+  "oxc-parser",
+  "vitest",
+  "yaml",
+]);
 
 /** Built-in modules that lib/ may use: pure computation only. */
 const LIB_BUILTINS = new Set(["node:crypto", "node:zlib"]);

@@ -30,12 +30,19 @@ const TOOLS: readonly Tool[] = [
   { command: "ip", package: "iproute2", why: "brings up the loopback of the tests' network namespaces" },
 ];
 
-/** Packages that only tests start, and a file in each. */
+/** Packages that only tests start, and a file in each; `*` stands for the machine's own directory of libraries. */
 const TEST_PACKAGES: readonly { readonly package: string; readonly file: string }[] = [
   { package: "containerd", file: "usr/bin/containerd" },
   { package: "runc", file: "usr/sbin/runc" },
   { package: "docker-registry", file: "usr/bin/docker-registry" },
   { package: "erofs-utils", file: "usr/bin/fsck.erofs" },
+  { package: "softhsm2", file: "usr/bin/softhsm2-util" },
+  { package: "libsofthsm2", file: "usr/lib/softhsm/libsofthsm2.so" },
+  { package: "opensc", file: "usr/bin/pkcs11-tool" },
+  { package: "opensc-pkcs11", file: "usr/lib/*/libopensc.so.8" },
+  { package: "libnbd-bin", file: "usr/bin/nbdinfo" },
+  { package: "libnbd0", file: "usr/lib/*/libnbd.so.0" },
+  { package: "postgresql-15", file: "usr/lib/postgresql/15/bin/postgres" },
 ];
 
 /** Where they are unpacked; tools/test.ts puts its bin directories behind the PATH. */
@@ -76,8 +83,14 @@ function install(packages: readonly string[]): boolean {
   }
 }
 
+function existsBelow(root: string, [name, ...rest]: readonly string[]): boolean {
+  if (name === undefined) return existsSync(root);
+  if (name !== "*") return existsBelow(join(root, name), rest);
+  return existsSync(root) && readdirSync(root).some((entry) => existsBelow(join(root, entry), rest));
+}
+
 function fetchTestTools(): void {
-  const missing = TEST_PACKAGES.filter(({ file }) => !present(basename(file)) && !existsSync(join(TEST_TOOLS, file)));
+  const missing = TEST_PACKAGES.filter(({ file }) => !present(basename(file)) && !["/", TEST_TOOLS].some((root) => existsBelow(root, file.split("/"))));
   if (missing.length === 0 || !present("apt-get") || !present("dpkg-deb")) return;
   const debs = join(TEST_TOOLS, "debs");
   mkdirSync(debs, { recursive: true });

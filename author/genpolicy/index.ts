@@ -26,3 +26,5 @@ export { readOwnRules, readOwnSettings } from "./own-files.ts";
 export { slimPolicy } from "./slim/index.ts";
 export { runGenpolicy } from "./run.ts";
 export type { GenpolicyOptions, GenpolicyPorts } from "./run.ts";
+export { withWebhook } from "./webhook.ts";
+export type { WebhookVersion } from "./webhook.ts";

@@ -299,6 +299,19 @@ describe("runGenpolicy", () => {
     expect(error.hint).toContain("--pause-image");
   });
 
+  it.each(["aks", "coco"])("expects the token of workload identity where --webhook-version puts it, profile %s", async (profile) => {
+    const policyOf = async (options: GenpolicyOptions): Promise<string | undefined> =>
+      (await runGenpolicy({ profile, full: true, ...options }, world({}, POD).ports))[0]?.policy;
+    const plain = await policyOf({});
+    expect(await policyOf({ webhookVersion: "1.5" })).toBe(plain);
+    const moved = plain
+      ?.replaceAll("azure/tokens/azure", "azure/wi/token/azure")
+      .replaceAll("azure/tokens", "azure/wi")
+      .replaceAll("$(sfprefix)tokens$", "$(sfprefix)wi$");
+    expect(await policyOf({ webhookVersion: "1.6" })).toBe(moved);
+    expect(moved).not.toBe(plain);
+  });
+
   it("lists every image that is missing", async () => {
     const it = world({ "two.yaml": `${POD}---\n${POD.replace("app:1", "gone:1")}  - {name: b, image: lost:1}\n` });
     expect((await failureOf({ yamlFile: "two.yaml" }, it)).message).toBe(

@@ -15,6 +15,7 @@ import { readOwnRules, readOwnSettings } from "./own-files.ts";
 import { behaviourOf, type Profile, profileOf } from "./profile.ts";
 import { parseSettingsJson, readSettings, type Settings } from "./settings.ts";
 import { slimPolicy } from "./slim/index.ts";
+import { type WebhookVersion, withWebhook } from "./webhook.ts";
 
 /** The flags of the known tool by their long names (specs/genpolicy.md 1.1, 1.2), and our own. */
 export interface GenpolicyOptions {
@@ -55,6 +56,8 @@ export interface GenpolicyOptions {
   readonly layerFormat?: "tarfs" | "erofs";
   /** The image of the pause container, instead of the settings'. */
   readonly pauseImage?: string;
+  /** Where the cluster's workload-identity webhook puts the token; default: as the settings say, ours as `1.5`. */
+  readonly webhookVersion?: WebhookVersion;
   /** Our own rules in full, with comments, and all of the data. */
   readonly full?: boolean;
   /** List ephemeral containers too. */
@@ -195,7 +198,8 @@ function warner(path: string, ports: GenpolicyPorts): (problem: string) => void 
 
 async function loadSettings(options: GenpolicyOptions, profile: Profile, ports: GenpolicyPorts): Promise<Settings> {
   const { json, path } = await loadSettingsJson(options, profile, ports);
-  const settings = readSettings(json, path, profile);
+  const read = readSettings(json, path, profile);
+  const settings = options.webhookVersion === undefined ? read : withWebhook(read, options.webhookVersion, path);
   const { layerFormat = settings.layerFormat, pauseImage = settings.pauseImage } = options;
   const { clusterConfig } = settings;
   return { ...settings, layerFormat, pauseImage, clusterConfig: clusterConfig && { ...clusterConfig, pause_container_image: pauseImage } };

@@ -4,6 +4,7 @@ import type { LayerFormat } from "./images.ts";
 import type { EmptyDirType, PolicyClusterConfig, PolicyCommon, PolicyLinuxDevice, PolicyMount, PolicyStorage, RequestDefaults } from "./policy-data.ts";
 import type { Profile } from "./profile.ts";
 import { Setting } from "./setting.ts";
+import { withWebhook } from "./webhook.ts";
 
 /** What `genpolicy-settings.json` says, of either generation (specs/genpolicy.md 4.1, 4.2). */
 export interface Settings {
@@ -112,7 +113,7 @@ export function parseSettingsJson(text: string, name: string): JsonValue {
 }
 
 /**
- * Reads settings of a profile's generation.
+ * Reads settings of a profile's generation; `sealpod.webhook_version` moves the token of workload identity.
  * @throws {GenpolicyError} ERR_GENPOLICY_SETTINGS, also if they are those of the other generation
  */
 export function readSettings(json: JsonValue, name: string, profile: Profile): Settings {
@@ -125,7 +126,9 @@ export function readSettings(json: JsonValue, name: string, profile: Profile): S
       hint: `Pass --profile ${found}.`,
     });
   }
-  return profile.readSettings(root);
+  const settings = profile.readSettings(root);
+  const webhook = root.optional("sealpod")?.optional("webhook_version")?.oneOf("1.5", "1.6");
+  return webhook === undefined ? settings : withWebhook(settings, webhook, name);
 }
 
 /** The generation that only these settings can be of; undefined if that is not clear. */

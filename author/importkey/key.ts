@@ -1,16 +1,32 @@
-import { createPrivateKey, type KeyObject } from "node:crypto";
-import { fromHex, toBase64url } from "@sealpod/core";
+import { createPrivateKey, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
+import { encodeUtf8, fromBase64url, fromHex, toBase64url } from "@sealpod/core";
 import { ImportKeyError } from "./errors.ts";
+
+/** Kinds of keys that can be released from an HSM. */
+export type ImportedKeyType = "oct-HSM" | "RSA-HSM" | "EC-HSM";
 
 /** A key to import: its private JWK, and what may be shown of it. */
 export interface ImportedKey {
-  /** Members of the JWK without `key_ops`. */
+  readonly type: ImportedKeyType;
+  /** Members of the JWK without `key_ops`. Secret. */
   readonly jwk: Readonly<Record<string, string | number>>;
-  /** Bytes of a symmetric key; undefined for RSA. */
+  /** Bytes of a symmetric key; undefined for the others. Secret. */
   readonly bytes?: Uint8Array;
-  /** One line about an RSA key. */
+  /** PKCS#8 PEM of a key that was made here. Secret. */
+  readonly pem?: string;
+  /** One line without secrets: `oct 256 bits`, `RSA 3072 bits`, `EC P-256`. */
   readonly summary: string;
 }
+
+/** How a disk key is made of an RSA key, as the encrypted filesystem of the pod makes it (specs/attestation.md 5.7). */
+export interface KeyDerivation {
+  /** Empty for none. */
+  readonly salt: Uint8Array;
+  readonly label: string;
+}
+
+/** What the pod's side takes where nothing is said. */
+export const DEFAULT_DERIVATION_LABEL = "Symmetric Encryption Key";
 
 /** Key Vault takes symmetric keys of up to 64 bytes; under 16 there is no cipher to use them with. */
 const MIN_KEY = 16;
@@ -18,6 +34,12 @@ const MAX_KEY = 64;
 
 /** Smallest RSA key that HSMs take. */
 const MIN_RSA_BITS = 2048;
+/** What the known tool makes. */
+const NEW_RSA_BITS = 2048;
+const DERIVED_LENGTH = 32;
+
+/** Curves of Key Vault by their names in OpenSSL. */
+const CURVES: Readonly<Record<string, string>> = { prime256v1: "P-256", secp384r1: "P-384", secp521r1: "P-521", secp256k1: "P-256K" };
 
 /**
  * A symmetric key of 16 to 64 bytes.
@@ -29,7 +51,7 @@ export function symmetricKey(bytes: Uint8Array): ImportedKey {
       hint: "`openssl rand -out encryptionKey 32` makes a key. A file is taken as raw bytes: check that it does not hold hex or a line break.",
     });
   }
-  return { jwk: { kty: "oct-HSM", k: toBase64url(bytes), key_size: bytes.length * 8 }, bytes, summary: `oct ${bytes.length * 8} bits` };
+  return { type: "oct-HSM", jwk: { kty: "oct-HSM", k: toBase64url(bytes), key_size: bytes.length * 8 }, bytes, summary: `oct ${bytes.length * 8} bits` };
 }
 
 /**
@@ -49,10 +71,10 @@ export function symmetricKeyOfHex(text: string): ImportedKey {
 }
 
 /**
- * An RSA private key of PEM text.
+ * An RSA or elliptic private key of PEM text.
  * @throws {ImportKeyError} ERR_IMPORTKEY_KEY
  */
-export function rsaKeyOfPem(pem: string, file: string): ImportedKey {
+export function privateKeyOfPem(pem: string, file: string): ImportedKey {
   let key: KeyObject;
   try {
     key = createPrivateKey(pem);
@@ -62,11 +84,51 @@ export function rsaKeyOfPem(pem: string, file: string): ImportedKey {
       hint: "`openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out key.pem` makes one.",
     });
   }
-  const bits = key.asymmetricKeyDetails?.modulusLength ?? 0;
-  if (key.asymmetricKeyType !== "rsa" || bits < MIN_RSA_BITS) {
-    const found = key.asymmetricKeyType === "rsa" ? `RSA with ${bits} bits` : String(key.asymmetricKeyType);
-    throw new ImportKeyError("ERR_IMPORTKEY_KEY", `${file} is ${found}, expected RSA with at least ${MIN_RSA_BITS} bits`);
-  }
+  const details = key.asymmetricKeyDetails;
+  if (key.asymmetricKeyType === "rsa" && (details?.modulusLength ?? 0) >= MIN_RSA_BITS) return rsaKey(key);
+  const curve = key.asymmetricKeyType === "ec" ? CURVES[details?.namedCurve ?? ""] : undefined;
+  if (curve !== undefined) return ecKey(key, curve);
+  const found =
+    key.asymmetricKeyType === "rsa"
+      ? `RSA with ${details?.modulusLength ?? 0} bits`
+      : key.asymmetricKeyType === "ec"
+        ? `EC on ${details?.namedCurve ?? "an unnamed curve"}`
+        : String(key.asymmetricKeyType);
+  throw new ImportKeyError(
+    "ERR_IMPORTKEY_KEY",
+    `${file} is ${found}, expected RSA with at least ${MIN_RSA_BITS} bits, or EC on ${Object.values(CURVES).join(", ")}`,
+  );
+}
+
+/** A new RSA key, as the known tool makes one when it is given none. Its randomness is the platform's: no other source makes RSA keys. */
+export function newRsaKey(): ImportedKey {
+  const { privateKey } = generateKeyPairSync("rsa", { modulusLength: NEW_RSA_BITS });
+  return { ...rsaKey(privateKey), pem: privateKey.export({ type: "pkcs8", format: "pem" }).toString() };
+}
+
+function rsaKey(key: KeyObject): ImportedKey {
   const { n = "", e = "", d = "", p = "", q = "", dp = "", dq = "", qi = "" } = key.export({ format: "jwk" });
-  return { jwk: { kty: "RSA-HSM", n, e, d, dp, dq, p, q, qi }, summary: `RSA ${bits} bits` };
+  return { type: "RSA-HSM", jwk: { kty: "RSA-HSM", n, e, d, dp, dq, p, q, qi }, summary: `RSA ${key.asymmetricKeyDetails?.modulusLength ?? 0} bits` };
+}
+
+function ecKey(key: KeyObject, crv: string): ImportedKey {
+  const { x = "", y = "", d = "" } = key.export({ format: "jwk" });
+  return { type: "EC-HSM", jwk: { kty: "EC-HSM", crv, x, y, d }, summary: `EC ${crv}` };
+}
+
+/**
+ * The 32 bytes that a pod's encrypted filesystem makes of a released RSA key: HKDF-SHA256 over the bytes of the private exponent.
+ * @throws {ImportKeyError} ERR_IMPORTKEY_OPTION for a key of another kind
+ */
+export function deriveKey(key: ImportedKey, { salt, label }: KeyDerivation): Uint8Array {
+  const { d } = key.jwk;
+  if (key.type !== "RSA-HSM" || typeof d !== "string") {
+    throw new ImportKeyError("ERR_IMPORTKEY_OPTION", `-out does not go with ${key.summary}: only an RSA key has a symmetric key derived from it`, {
+      hint: "Leave -out out.",
+    });
+  }
+  // The exponent as a number: without the zeros that a JWK fills it up with.
+  const exponent = fromBase64url(d, "d");
+  const first = exponent.findIndex((byte) => byte !== 0);
+  return new Uint8Array(hkdfSync("sha256", exponent.subarray(Math.max(first, 0)), salt, encodeUtf8(label), DERIVED_LENGTH));
 }

@@ -10,22 +10,7 @@ import { basicConstraints, encodeCertificatesPem, extendedKeyUsage, issueCertifi
 import { createService, serve } from "@sealpod/service";
 import { attestationApp, openAttestationStore } from "../../verifier/attestation/index.ts";
 import { NOW, testProcessor } from "../../lib/snp/testdata/emulated.ts";
-
-/** What the parent may ask. */
-export type Question = { readonly kind: "usage" } | { readonly kind: "ceiling"; readonly milliseconds: number } | { readonly kind: "stop" };
-
-/** Microseconds of CPU time since the process began. */
-export interface Usage {
-  readonly cpu: number;
-}
-
-/** One P-384 verification and one RSA-2048 signature, again and again on one thread. */
-export interface Ceiling {
-  readonly pairs: number;
-  /** Microseconds of CPU time, and of the clock. */
-  readonly cpu: number;
-  readonly wall: number;
-}
+import { answerParent, tellParent } from "../load-server.ts";
 
 /** The first message. */
 export interface Started {
@@ -68,39 +53,11 @@ const service = createService({
 const server = await serve(service, { host: "127.0.0.1", port: 0 });
 const pair = rawPair();
 
-process.on("message", (question: Question) => {
-  switch (question.kind) {
-    case "usage":
-      answer({ cpu: cpuTime() } satisfies Usage);
-      break;
-    case "ceiling":
-      answer(ceiling(question.milliseconds));
-      break;
-    case "stop":
-      void server.stop(0).then(() => {
-        store.close();
-        process.disconnect();
-      });
-      break;
-  }
+answerParent(pair, async () => {
+  await server.stop(0);
+  store.close();
 });
-answer({ url: `${server.url}/attest/SevSnpVm?api-version=2020-10-01`, body: requestBody() } satisfies Started);
-
-function answer(message: Started | Usage | Ceiling): void {
-  process.send?.(message);
-}
-
-function cpuTime(): number {
-  const { user, system } = process.cpuUsage();
-  return user + system;
-}
-
-function ceiling(milliseconds: number): Ceiling {
-  const [cpu, wall] = [cpuTime(), performance.now()];
-  let pairs = 0;
-  for (; performance.now() - wall < milliseconds; pairs++) pair();
-  return { pairs, cpu: cpuTime() - cpu, wall: (performance.now() - wall) * 1000 };
-}
+tellParent({ url: `${server.url}/attest/SevSnpVm?api-version=2020-10-01`, body: requestBody() } satisfies Started);
 
 function rawPair(): () => void {
   const { report } = processor.evidence();

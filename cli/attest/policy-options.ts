@@ -1,14 +1,13 @@
-import { createPrivateKey, createPublicKey, X509Certificate, type KeyObject } from "node:crypto";
-import { request as httpRequest } from "node:http";
-import { request as httpsRequest } from "node:https";
-import { concatBytes, decodeUtf8, isSealpodError } from "@sealpod/core";
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
+import { isSealpodError } from "@sealpod/core";
 import { parseCertificatesPem } from "@sealpod/pki";
 import { ATTESTATION_RESOURCE, laptopFetch, readUp, requestOwnerToken, type Up } from "@sealpod/services";
 import type { CliContext } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { GlobalOptions } from "../program.ts";
+import { keepsTokens, laptopNetworkFetch, networkFetch, readCertificatePem, readTokenFile } from "../service-fetch.ts";
 import { readText, stateOf } from "../workspace.ts";
-import { unreachable, type PolicyService, type PolicySigner, type ServiceFetch } from "./policy-service.ts";
+import { unreachable, type PolicyService, type PolicySigner } from "./policy-service.ts";
 
 /** Flags of the verbs that speak with a service. */
 export interface ServiceOptions {
@@ -30,8 +29,6 @@ export interface SignerOptions {
 const MAX_ANSWER = 2 * 1024 * 1024;
 /** What `sealpod up` calls its services; no other network has such names (RFC 6762 keeps none, ICANN keeps .internal free). */
 const LAPTOP_NAMES = ".sealpod.internal";
-/** Milliseconds without a byte. */
-const IDLE_TIMEOUT = 30_000;
 
 /**
  * The service of a command line.
@@ -40,7 +37,7 @@ const IDLE_TIMEOUT = 30_000;
 export async function openService(options: ServiceOptions & GlobalOptions, context: CliContext): Promise<PolicyService> {
   const { type, apiVersion } = options;
   const endpoint = options.endpoint === undefined ? undefined : parseEndpoint(options.endpoint);
-  const given = options.bearerTokenFile === undefined ? undefined : await readToken(options.bearerTokenFile, context);
+  const given = options.bearerTokenFile === undefined ? undefined : await readTokenFile(options.bearerTokenFile, "access token", context);
   const common = { type, apiVersion, clock: context.clock };
   const up = await findLaptop(endpoint, options, context);
   if (up === undefined && endpoint !== undefined) {
@@ -50,7 +47,12 @@ export async function openService(options: ServiceOptions & GlobalOptions, conte
       });
     }
     const ca = options.ca === undefined ? undefined : await readCertificatePem(options.ca, context);
-    return { ...common, endpoint, bearerToken: given, fetch: serviceFetch(ca, context.signal) };
+    return {
+      ...common,
+      endpoint,
+      bearerToken: given,
+      fetch: networkFetch({ ca, signal: context.signal, maxAnswer: MAX_ANSWER, plain: true, failure: unreachable }),
+    };
   }
   if (up === undefined) {
     throw new CliError("ERR_CLI_USAGE", `no --endpoint is given, and no laptop services run on the state directory ${stateOf(options, context)}`, {
@@ -63,7 +65,7 @@ export async function openService(options: ServiceOptions & GlobalOptions, conte
     });
   }
   const bearerToken = given ?? (await requestOwnerToken(up, ATTESTATION_RESOURCE));
-  return { ...common, endpoint: endpoint ?? `https://${up.endpoints.attestation}`, bearerToken, fetch: laptopServiceFetch(up, context.signal) };
+  return { ...common, endpoint: endpoint ?? `https://${up.endpoints.attestation}`, bearerToken, fetch: laptopNetworkFetch(laptopFetch(up), context.signal) };
 }
 
 /** The laptop's services if the endpoint is theirs, or none is named: no other name leads to them, and their names lead nowhere else. */
@@ -77,18 +79,6 @@ async function findLaptop(endpoint: string | undefined, options: GlobalOptions, 
     throw error;
   }
   return endpoint === undefined || new URL(endpoint).hostname.endsWith(`.${up.domain}`) ? up : undefined;
-}
-
-/** PEM text with a certificate. TLS takes one without, and then trusts nobody; it also takes hundreds of them, and what stands between, so no more is asked here. */
-async function readCertificatePem(path: string, context: CliContext): Promise<string> {
-  const { text } = await readText(path, context);
-  try {
-    // The first; what stands before it is skipped.
-    void new X509Certificate(text);
-    return text;
-  } catch (cause) {
-    throw new CliError("ERR_CLI_FILE", `${path} holds no certificate`, { cause, hint: "Expected PEM: -----BEGIN CERTIFICATE-----" });
-  }
 }
 
 /**
@@ -109,27 +99,12 @@ export async function openSigner({ key, cert }: SignerOptions, context: CliConte
 
 function parseEndpoint(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  // A bearer token in the clear is anybody's.
-  const isLoopback = url !== undefined && ["127.0.0.1", "[::1]", "localhost"].includes(url.hostname);
-  if (
-    url === undefined ||
-    (url.protocol !== "https:" && !(url.protocol === "http:" && isLoopback)) ||
-    url.search !== "" ||
-    url.hash !== "" ||
-    url.username !== ""
-  ) {
+  if (url === undefined || !keepsTokens(url) || url.search !== "" || url.hash !== "" || url.username !== "") {
     throw new CliError("ERR_CLI_USAGE", `--endpoint ${text.slice(0, 200)} is not the https URL of a service`, {
       hint: "e.g. https://myprovider.eus.attest.azure.net; http on loopback alone.",
     });
   }
   return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
-}
-
-async function readToken(path: string, context: CliContext): Promise<string> {
-  const token = (await readText(path, context)).text.trim();
-  // Not the token itself: it would be in the terminal's history.
-  if (!/^[\w.~+/=-]+$/.test(token)) throw new CliError("ERR_CLI_FILE", `${path} holds no access token: expected one line of letters, digits and -._~+/=`);
-  return token;
 }
 
 function parseKey(text: string, path: string): KeyObject {
@@ -139,50 +114,4 @@ function parseKey(text: string, path: string): KeyObject {
     // Not the cause: it may quote the file.
     throw new CliError("ERR_CLI_FILE", `${path} holds no private key in PEM that can be read without a password`);
   }
-}
-
-/** Requests to the laptop's services, which have names that only they know, and an authority of their own. */
-function laptopServiceFetch(up: Up, signal: AbortSignal): ServiceFetch {
-  const send = laptopFetch(up);
-  return async (url, { method, headers, body }) => {
-    const response = await send(url, { method, headers, signal, ...(body === undefined ? {} : { body }) });
-    return { status: response.status, text: await response.text() };
-  };
-}
-
-/** Requests over TLS with the system's authorities, or the one that is given; redirects are not followed: they would carry the bearer token away. */
-function serviceFetch(ca: string | undefined, signal: AbortSignal): ServiceFetch {
-  return async (url, { method, headers, body }) =>
-    new Promise((resolve, reject) => {
-      const bytes = Buffer.from(body ?? "");
-      const options = {
-        method,
-        headers: { ...headers, ...(body === undefined ? {} : { "content-length": bytes.length }) },
-        agent: false,
-        signal,
-        timeout: IDLE_TIMEOUT,
-      } as const;
-      const sent = url.startsWith("https:") ? httpsRequest(url, { ...options, ...(ca === undefined ? {} : { ca }) }) : httpRequest(url, options);
-      const fail = (cause: unknown): void => reject(unreachable(url, cause));
-      sent.on("timeout", () => sent.destroy(new Error(`no byte in ${IDLE_TIMEOUT} ms`)));
-      sent.on("error", fail);
-      sent.on("response", (response) => {
-        const chunks: Uint8Array[] = [];
-        let length = 0;
-        response.on("data", (chunk: Uint8Array) => {
-          length += chunk.length;
-          if (length > MAX_ANSWER) sent.destroy(new Error(`the answer has more than ${MAX_ANSWER} bytes`));
-          else chunks.push(chunk);
-        });
-        response.on("error", fail);
-        response.on("end", () => {
-          try {
-            resolve({ status: response.statusCode ?? 0, text: decodeUtf8(concatBytes(...chunks), "the answer") });
-          } catch (cause) {
-            fail(cause);
-          }
-        });
-      });
-      sent.end(bytes);
-    });
 }

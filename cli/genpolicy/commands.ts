@@ -38,6 +38,12 @@ export function withGenpolicyFlags(command: Command): Command {
     .option("--platform <os/arch>", "platform of the images", "linux/amd64")
     .addOption(new Option("--layer-format <name>", "file system of the image's layers (default: as the settings say)").choices(["tarfs", "erofs"]))
     .option("--pause-image <reference>", "image of the pause container that the nodes run (default: as the settings say)")
+    .addOption(
+      new Option(
+        "--webhook-version <version>",
+        "workload-identity webhook of the cluster: 1.5 up to v1.5.1, 1.6 since v1.6.0 (default: as the settings say)",
+      ).choices(["1.5", "1.6"]),
+    )
     .option("--full", "do not make the policy small: rules with comments, data as pretty JSON")
     .option("--ephemeral-containers", "list the pod's ephemeral containers in the policy too")
     .option("--jobs <number>", "layers that are read at the same time (default: one per core)");

@@ -15,6 +15,7 @@ interface RunOptions {
   readonly detach?: boolean;
   readonly publish?: readonly string[];
   readonly ociLayout?: readonly string[];
+  readonly webhookVersion: "1.5" | "1.6";
   readonly readyFd?: string;
 }
 
@@ -35,6 +36,7 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
   const directory = join(state, "run", toHex(context.random.bytes(6)));
   const pod = await startPod({
     manifest,
+    webhook: options.webhookVersion,
     images,
     up,
     driver: new ProcessDriver(),
@@ -105,6 +107,8 @@ async function detach(file: string, state: string, options: RunOptions & GlobalO
     state,
     ...(options.publish ?? []).flatMap((item) => ["-p", item]),
     ...(options.ociLayout ?? []).flatMap((item) => ["--oci-layout", pathOf(item, context)]),
+    "--webhook-version",
+    options.webhookVersion,
   ];
   const outcome = await startDetached([...args, pathOf(file, context)], join(state, "run.log"), context.env);
   if (outcome.kind === "ended") {

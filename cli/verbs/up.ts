@@ -67,7 +67,9 @@ function show(up: Up, options: GlobalOptions, context: CliContext): void {
   context.stdout.write(
     [
       `attestation         https://${up.endpoints.attestation}`,
-      `key vault           https://${up.endpoints.vault}`,
+      `managed HSM         https://${up.endpoints.vault}`,
+      `key vault           https://${up.endpoints.keyvault}`,
+      `key broker (KBS)    https://${up.endpoints.kbs}`,
       `identity            ${up.endpoints.authority}`,
       `security processor  ${EMULATED_NOTICE}`,
       `state               ${up.state} (process ${up.pid})`,

@@ -32,6 +32,24 @@ describe("SkrSideCarArgs", () => {
     expect(parseSidecarArguments(encode(value)).certificateCache).toEqual(certificateCache);
   });
 
+  it("may be broken into lines, as base64 does", () => {
+    const broken = DOCUMENT.replaceAll(/.{76}/g, "$&\r\n");
+    expect(broken).not.toBe(DOCUMENT);
+    expect(parseSidecarArguments(` ${broken}\n`)).toEqual(parseSidecarArguments(DOCUMENT));
+  });
+
+  it.each<[unknown, RegExp]>([
+    [{ certcache: { endpoint_type: "LocalTHIM", endpoint: "10.0.0.1/x" } }, /certcache\.endpoint is not at 169\.254\.169\.254/],
+    [{ certcache: { endpoint: "x", tee_type: "a/b" } }, /certcache\.tee_type is "a\/b"; expected/],
+    [{ certcache: { endpoint: "x", api_version: "1&x=2" } }, /certcache\.api_version is/],
+    [{ certcache: { endpoint: "x", client_id: "a b" } }, /certcache\.client_id is/],
+    [{ certcache: { endpoint: 1 } }, /certcache\.endpoint is not a string/],
+    [{ identity: { client_id: 1 } }, /identity\.client_id is not a string/],
+    [{ maaconfig: [] }, /maaconfig is not an object/],
+  ])("say which member is wrong: %j", (value, message) => {
+    expect(() => parseSidecarArguments(encode(value))).toThrow(message);
+  });
+
   it("may name an identity and a user agent", () => {
     expect(parseSidecarArguments(encode({ identity: { client_id: "c" }, maaconfig: { user_agent: "u" } }))).toMatchObject({ clientId: "c", userAgent: "u" });
   });

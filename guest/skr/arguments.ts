@@ -30,7 +30,7 @@ export function parseSidecarArguments(text: string | undefined): SidecarArgument
   if (text.length > MAX_ARGUMENTS) throw wrong(`has ${text.length} characters, more than ${MAX_ARGUMENTS}`);
   let root: JsonObject | undefined;
   try {
-    root = asObject(parseJson(decodeUtf8(fromBase64(text.trim(), "SkrSideCarArgs"), "SkrSideCarArgs"), "SkrSideCarArgs"));
+    root = asObject(parseJson(decodeUtf8(fromBase64(unwrapLines(text), "SkrSideCarArgs"), "SkrSideCarArgs"), "SkrSideCarArgs"));
   } catch (cause) {
     throw wrong(`is not base64 of JSON: ${messageOf(cause)}`, cause);
   }
@@ -39,6 +39,11 @@ export function parseSidecarArguments(text: string | undefined): SidecarArgument
   const userAgent = optionalText(section(root, "maaconfig"), "maaconfig", "user_agent");
   if (userAgent !== undefined && !/^[\u0020-\u007e]*$/.test(userAgent)) throw wrong("maaconfig.user_agent has characters that a header cannot carry");
   return { certificateCache: parseCache(section(root, "certcache")), clientId, userAgent };
+}
+
+/** `base64` breaks its lines after 76 characters, and the genuine sidecar does not mind. */
+function unwrapLines(text: string): string {
+  return text.replaceAll(/[\r\n]+/g, "").trim();
 }
 
 function parseCache(cache: JsonObject | undefined): CertificateCache | undefined {
@@ -51,15 +56,20 @@ function parseCache(cache: JsonObject | undefined): CertificateCache | undefined
     case "AMD":
       return { kind, endpoint: endpoint ?? KDS };
     case "LocalTHIM":
+      if (endpoint !== undefined && !endpoint.startsWith("169.254.169.254/")) {
+        throw wrong("certcache.endpoint is not at 169.254.169.254: LocalTHIM is asked over plain HTTP, and that is allowed to the machine's own address alone");
+      }
       return { kind, endpoint: endpoint ?? "169.254.169.254/metadata/THIM/amd/certification" };
     case "AzCache":
       if (endpoint === undefined) throw wrong("certcache.endpoint is missing");
       return {
         kind,
         endpoint,
-        teeType: optionalText(cache, "certcache", "tee_type") ?? "SevSnpVM",
-        apiVersion: optionalText(cache, "certcache", "api_version") ?? "api-version=2020-10-15-preview",
-        clientId: optionalText(cache, "certcache", "client_id") ?? "",
+        teeType: matching(cache, "tee_type", /^[A-Za-z0-9]{1,40}$/, "a word such as SevSnpVM") ?? "SevSnpVM",
+        apiVersion:
+          matching(cache, "api_version", /^(api-version=)?[A-Za-z0-9.-]{1,40}$/, "api-version=2020-10-15-preview or the like") ??
+          "api-version=2020-10-15-preview",
+        clientId: matching(cache, "client_id", /^[\u0021-\u007e]{1,200}$/, "clientId=NAME or the like") ?? "",
       };
     default:
       throw wrong(`invalid endpoint type: ${kind}; expected AMD, AzCache or LocalTHIM`);
@@ -81,6 +91,12 @@ function optionalText(object: JsonObject | undefined, parent: string, name: stri
   return value;
 }
 
+function matching(cache: JsonObject, name: string, pattern: RegExp, expected: string): string | undefined {
+  const value = optionalText(cache, "certcache", name);
+  if (value !== undefined && !pattern.test(value)) throw wrong(`certcache.${name} is ${JSON.stringify(value.slice(0, 60))}; expected ${expected}`);
+  return value;
+}
+
 function checkEndpoint(endpoint: string): void {
   if (!/^[A-Za-z0-9.-]+(:\d{1,5})?(\/[A-Za-z0-9._~/-]*)?$/.test(endpoint))
     throw wrong(`certcache.endpoint ${JSON.stringify(endpoint)} is not a host name with an optional path`);
@@ -89,6 +105,6 @@ function checkEndpoint(endpoint: string): void {
 function wrong(problem: string, cause?: unknown): SkrError {
   return new SkrError("ERR_SKR_CONFIGURATION", `SkrSideCarArgs ${problem}`, {
     cause,
-    hint: 'It is base64 of {"certcache":{"endpoint_type":"LocalTHIM"}} or the like.',
+    hint: 'It is base64 (padded, standard alphabet) of {"certcache":{"endpoint_type":"LocalTHIM"}} or the like.',
   });
 }

@@ -3,6 +3,7 @@ import { toPaddedBase64url } from "./base64url.ts";
 import { SkrError } from "./errors.ts";
 import type { Evidence } from "./evidence.ts";
 import { expectObject, send, type CallPorts } from "./http-client.ts";
+import { attestationHint } from "./reasons.ts";
 
 const API_VERSION = "2020-10-01";
 /** Verifying a chain and evaluating a policy takes the service well under a second; the rest is the network. */
@@ -40,7 +41,7 @@ export async function fetchAttestationToken(ports: CallPorts, request: Attestati
     },
     what,
   );
-  const token = expectObject(response, what, "ERR_SKR_ATTESTATION")["token"];
+  const token = expectObject(response, what, "ERR_SKR_ATTESTATION", { hint: (status, reason) => attestationHint(status, request.endpoint, reason) })["token"];
   if (typeof token !== "string" || token.length > MAX_TOKEN || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
     throw new SkrError("ERR_SKR_ATTESTATION", `${what} answered without a token`);
   }

@@ -1,24 +1,28 @@
-import { decodeUtf8, isSealpodError, messageOf, toHex } from "@sealpod/core";
-import { encodePem, parseCertificate, parseCertificatesPem } from "@sealpod/pki";
+import { decodeUtf8, isSealpodError, messageOf } from "@sealpod/core";
+import { encodePem } from "@sealpod/pki";
 import {
-  chainUrl,
+  azureCacheSource,
+  endorsementRequestOf,
   formatTcbNumber,
+  kdsSource,
   parseCertificateChainPem,
   parseThim,
-  productOfReport,
-  selectCertificateChain,
-  vcekUrl,
+  thimSource,
   type CertificateChain,
   type EndorsementKind,
+  type EndorsementSource,
   type Report,
+  type SourceOptions,
   type ThimCertificates,
 } from "@sealpod/snp";
 import type { CertificateCache } from "./arguments.ts";
 import { SkrError } from "./errors.ts";
-import { expectOk, send, type CallPorts } from "./http-client.ts";
+import { expectOk, requireTime, send, type CallPorts } from "./http-client.ts";
 
 /** Milliseconds. AMD's service takes some seconds for a certificate that it has not made yet. */
 const TIMEOUT = 20_000;
+/** Attempts after the first, and the longest pause between two: as for the other services. */
+const PATIENCE = { timeoutMs: TIMEOUT, retries: 2, maxWaitMs: 30_000 } as const;
 
 /** Certificates for a report, and the TCB that they are for. */
 export interface ReportCertificates {
@@ -28,51 +32,46 @@ export interface ReportCertificates {
 }
 
 /**
- * Fetches the certificates of a report from the configured cache.
+ * Fetches the certificates of a report from the configured cache: for the report's chip and REPORTED_TCB, checked to be.
+ * @throws {SkrError} ERR_SKR_CERTIFICATES, ERR_SKR_NETWORK if the cache cannot be reached, ERR_SKR_TIMEOUT
+ */
+export async function fetchCachedCertificates(ports: CallPorts, cache: CertificateCache, report: Report): Promise<ReportCertificates> {
+  try {
+    const chain = await sourceOf(ports, cache).fetchChain(endorsementRequestOf(report), ports.signal);
+    return { chain, tcb: formatTcbNumber(report.reportedTcb) };
+  } catch (cause) {
+    requireTime(ports.signal, `certificate cache ${cache.endpoint}`);
+    if (cause instanceof SkrError || !isSealpodError(cause)) throw cause;
+    const { hint } = cause;
+    const code = cause.code === "ERR_SNP_KDS_UNAVAILABLE" ? "ERR_SKR_NETWORK" : "ERR_SKR_CERTIFICATES";
+    throw new SkrError(code, `no certificates for the report: ${cause.message}`, {
+      cause,
+      details: { source: cause.code },
+      ...(hint === undefined ? {} : { hint }),
+    });
+  }
+}
+
+/**
+ * Fetches the certificates of this machine from a THIM, for whatever TCB they are. For tests alone: nobody who verifies the
+ * report takes certificates for another one.
  * @param signedBy kind of the key that signed the report, to choose by where VCEK and VLEK come together
  * @throws {SkrError} ERR_SKR_CERTIFICATES, ERR_SKR_NETWORK
  */
-export async function fetchCachedCertificates(
-  ports: CallPorts,
-  cache: CertificateCache,
-  report: Report,
-  signedBy?: EndorsementKind,
-): Promise<ReportCertificates> {
-  const get = async (url: string, headers: Readonly<Record<string, string>> = {}): Promise<Uint8Array> => {
-    const what = `certificate cache ${new URL(url).host}`;
-    const response = await send(ports, { method: "GET", url, headers, timeoutMs: TIMEOUT }, what);
-    expectOk(response, what, "ERR_SKR_CERTIFICATES");
-    return response.body;
-  };
-  const tcb = formatTcbNumber(report.reportedTcb);
+export async function fetchAnyThimCertificates(ports: CallPorts, endpoint: string, signedBy?: EndorsementKind): Promise<ReportCertificates> {
+  const what = `certificate cache ${endpoint}`;
+  const response = await send(ports, { method: "GET", url: `http://${endpoint}`, headers: { metadata: "true" }, timeoutMs: TIMEOUT }, what);
+  expectOk(response, what, "ERR_SKR_CERTIFICATES");
   try {
-    switch (cache.kind) {
-      case "LocalTHIM":
-        return parseThimCertificates(parseThim(decodeUtf8(await get(`http://${cache.endpoint}`, { metadata: "true" }))), signedBy);
-      case "AzCache": {
-        const client = cache.clientId === "" ? "" : `&${cache.clientId.startsWith("clientId=") ? "" : "clientId="}${cache.clientId}`;
-        const path = `${cache.teeType}/certificates/${toHex(report.chipId)}/${tcb.toLowerCase()}?${cache.apiVersion}${client}`;
-        return { chain: parseCertificateChainPem(decodeUtf8(await get(`https://${cache.endpoint}/${path}`)), signedBy), tcb };
-      }
-      case "AMD": {
-        const claimed = productOfReport(report);
-        // A version 2 report does not name its product; Milan made nearly all of them, and a wrong guess is a 404.
-        const product = claimed.kind === "known" ? claimed.product : claimed.kind === "unstated" ? claimed.candidates[0] : undefined;
-        if (product === undefined) throw new SkrError("ERR_SKR_CERTIFICATES", "the report comes from a processor that AMD's service is not known to serve");
-        const vcek = parseCertificate(await get(vcekUrl(product, report.chipId, report.reportedTcb, `https://${cache.endpoint}`)), "VCEK");
-        const authorities = parseCertificatesPem(decodeUtf8(await get(chainUrl("vcek", product, `https://${cache.endpoint}`))), "ASK and ARK");
-        return { chain: selectCertificateChain([vcek, ...authorities]), tcb };
-      }
-    }
+    return parseThimCertificates(parseThim(decodeUtf8(response.body, what)), signedBy);
   } catch (cause) {
-    if (cause instanceof SkrError || !isSealpodError(cause)) throw cause;
-    throw new SkrError("ERR_SKR_CERTIFICATES", `certificate cache ${cache.endpoint}: ${messageOf(cause)}`, { cause });
+    throw new SkrError("ERR_SKR_CERTIFICATES", `${what}: ${messageOf(cause)}`, { cause });
   }
 }
 
 /**
  * The chain of a THIM document.
- * @param signedBy as for {@link fetchCachedCertificates}
+ * @param signedBy as for {@link fetchAnyThimCertificates}
  * @throws {SnpError} ERR_SNP_CERTIFICATE, ERR_SNP_CHAIN
  */
 export function parseThimCertificates(thim: ThimCertificates, signedBy?: EndorsementKind): ReportCertificates {
@@ -83,4 +82,48 @@ export function parseThimCertificates(thim: ThimCertificates, signedBy?: Endorse
 /** PEM of VCEK, ASK and ARK, in the order that the attestation service expects. */
 export function encodeChain(chain: CertificateChain): string {
   return [chain.endorsementKey, chain.intermediate, chain.root].map((certificate) => encodePem("CERTIFICATE", certificate.der)).join("");
+}
+
+function sourceOf(ports: CallPorts, cache: CertificateCache): EndorsementSource {
+  const options: SourceOptions = {
+    ...PATIENCE,
+    fetch: fetchOver(ports),
+    clock: ports.clock,
+    random: ports.random,
+    sleep: async (milliseconds, signal) => ports.timer.wait(milliseconds, signal),
+  };
+  switch (cache.kind) {
+    case "AMD":
+      return kdsSource({ ...options, base: `https://${cache.endpoint}` });
+    case "AzCache":
+      return azureCacheSource({
+        ...options,
+        endpoint: cache.endpoint,
+        teeType: cache.teeType,
+        apiVersion: cache.apiVersion,
+        ...(cache.clientId === "" ? {} : { clientId: cache.clientId }),
+      });
+    case "LocalTHIM":
+      return thimSource({ ...options, url: `http://${cache.endpoint}` });
+  }
+}
+
+/** The sidecar's HTTP client as the `fetch` of the certificate sources. They read the body themselves, within limits of their own. */
+function fetchOver(ports: CallPorts): SourceOptions["fetch"] {
+  return async (url, { headers, signal }) => {
+    const response = await ports.http({
+      method: "GET",
+      url,
+      headers: Object.fromEntries(new Headers(headers)),
+      timeoutMs: TIMEOUT,
+      ...(signal === null || signal === undefined ? {} : { signal }),
+    });
+    // A status that no answer can have would make Response throw a RangeError.
+    if (response.status < 200 || response.status > 599) throw new Error(`status ${response.status}`);
+    const bodiless = response.status === 204 || response.status === 205 || response.status === 304;
+    return new Response(bodiless ? null : new Uint8Array(response.body), {
+      status: response.status,
+      headers: response.retryAfter === undefined ? {} : { "retry-after": response.retryAfter },
+    });
+  };
 }

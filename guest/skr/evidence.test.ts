@@ -3,10 +3,14 @@ import { encodeUtf8 } from "@sealpod/core";
 import { type Certificate, encodePem } from "@sealpod/pki";
 import { CERTIFICATE_GUIDS, encodeCertificateTable, encodeThim } from "@sealpod/snp";
 import type { CertificateCache } from "./arguments.ts";
-import { collectEvidence, type Evidence } from "./evidence.ts";
+import { collectEvidence, reportDataOf, type Evidence, type EvidencePorts } from "./evidence.ts";
 import type { HttpResponse } from "./http-client.ts";
 import { parseSecurityContext, type SecurityContext } from "./security-context.ts";
-import { amdChain, issue, json, pem, report, TCB, World, type Chain } from "./testdata/world.ts";
+import { amdChain, issue, json, pem, report, REPORTED_TCB, table, TCB, World, type Chain } from "./testdata/world.ts";
+
+/** A TCB after an update, as bytes and as the number that THIM writes. */
+const UPDATED = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdc);
+const UPDATED_TCB = "DC18000000000004";
 
 const CHIP = "ab".repeat(64);
 
@@ -32,7 +36,7 @@ describe("certificates of a report", () => {
   const host = (chain: Chain, tcbm: string): SecurityContext =>
     parseSecurityContext({ hostAmdCert: `${Buffer.from(thim(chain, tcbm)).toString("base64")}\n`, referenceInfo: undefined });
   const collect = async (cache?: CertificateCache, securityContext?: SecurityContext): Promise<Evidence> =>
-    collectEvidence(world.ports({ certificateCache: cache, ...(securityContext === undefined ? {} : { securityContext }) }), encodeUtf8("data"));
+    collectEvidence(world.ports({ certificateCache: cache, ...(securityContext === undefined ? {} : { securityContext }) }), reportDataOf(encodeUtf8("data")));
   const THIM: CertificateCache = { kind: "LocalTHIM", endpoint: "169.254.169.254/metadata/THIM/amd/certification" };
 
   it("are the host's if they are for the reported TCB", async () => {
@@ -47,8 +51,7 @@ describe("certificates of a report", () => {
   });
 
   it("compares TCBs as numbers: leading zeros do not count", async () => {
-    const reportedTcb = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0);
-    world.makeReport = (data) => report(data, { reportedTcb });
+    world.makeReport = (data) => report(data, { reportedTcb: Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0) });
     const evidence = await collect(undefined, host(other, "0018000000000004"));
     expect(evidence).toMatchObject({ certificates: pem(other), tcb: "0018000000000004" });
   });
@@ -58,6 +61,13 @@ describe("certificates of a report", () => {
     world.scripted.push(answer(thim(other, TCB)));
     expect((await collect(THIM)).certificates).toBe(pem(other));
     expect(world.requests).toMatchObject([{ method: "GET", url: `http://${THIM.endpoint}`, headers: { metadata: "true" } }]);
+  });
+
+  it("are the cache's if the table is for another TCB", async () => {
+    world.auxblob = table(await amdChain(UPDATED));
+    world.scripted.push(answer(thim(other, TCB)));
+    expect((await collect(THIM)).certificates).toBe(pem(other));
+    expect(world.log.join("")).toContain("certificate table is for another TCB");
   });
 
   it.each<[string, () => Uint8Array]>([
@@ -88,11 +98,9 @@ describe("certificates of a report", () => {
     // Nothing to fall back to.
     world.auxblob = new Uint8Array();
     expect(await chosen(undefined, parseSecurityContext({ hostAmdCert, referenceInfo: undefined }))).toBe(expected);
-    world.scripted.push(answer(document), answer(together));
-    expect(await chosen(THIM)).toBe(expected);
-    const azure = { kind: "AzCache", endpoint: "cache.test", teeType: "SevSnpVM", apiVersion: "api-version=2020-10-15-preview", clientId: "" } as const;
-    expect(await chosen(azure)).toBe(expected);
-    expect(world.requests).toHaveLength(2);
+    // No public service has a VLEK's certificate, so none is asked.
+    if (signingKey === "vlek") await expect(chosen(THIM)).rejects.toMatchObject({ code: "ERR_SKR_CERTIFICATES", hint: expect.stringContaining("VLEK") });
+    expect(world.requests).toEqual([]);
   });
 
   it("come from Azure's cache", async () => {
@@ -104,7 +112,7 @@ describe("certificates of a report", () => {
     await collect({ ...cache, clientId: "clientId=me" });
     await collect({ ...cache, clientId: "me" });
     const url = `https://cache.test/SevSnpVM/certificates/${CHIP}/db18000000000004?api-version=2020-10-15-preview`;
-    expect(world.requests.map((request) => request.url)).toEqual([url, `${url}&clientId=me`, `${url}&clientId=me`]);
+    expect(world.requests.map((request) => request.url)).toEqual([`${url}&clientId=sealpod`, `${url}&clientId=me`, `${url}&clientId=me`]);
   });
 
   it("come from AMD", async () => {
@@ -118,6 +126,40 @@ describe("certificates of a report", () => {
     ]);
   });
 
+  it("come from AMD for a report that does not name its product: Milan is tried, then Genoa", async () => {
+    world.auxblob = new Uint8Array();
+    world.makeReport = (data) => report(data, { version: 2, processor: undefined, launchMitigations: 0n, currentMitigations: 0n });
+    const genoa = await amdChain(REPORTED_TCB, "Genoa");
+    const authorities = pem(genoa).slice(encodePem("CERTIFICATE", genoa.vcek.der).length);
+    world.scripted.push({ status: 404, body: new Uint8Array() }, { status: 200, body: genoa.vcek.der }, answer(authorities));
+    expect((await collect({ kind: "AMD", endpoint: "kdsintf.amd.com" })).certificates).toBe(pem(genoa));
+    expect(world.requests.map(({ url }) => new URL(url).pathname)).toEqual([`/vcek/v1/Milan/${CHIP}`, `/vcek/v1/Genoa/${CHIP}`, "/vcek/v1/Genoa/cert_chain"]);
+  });
+
+  it("are asked for again while the service is busy, as long as it says", async () => {
+    world.auxblob = new Uint8Array();
+    world.scripted.push(json(429, {}, { retryAfter: "7" }), new Error("ECONNRESET"), answer(thim(other, TCB)));
+    expect((await collect(THIM)).certificates).toBe(pem(other));
+    expect(world.waits[0]).toBe(7000);
+    expect(world.waits).toHaveLength(2);
+    world.scripted.push(new Error("a"), new Error("b"), new Error("ECONNREFUSED"));
+    await expect(collect(THIM)).rejects.toMatchObject({ code: "ERR_SKR_NETWORK", message: expect.stringContaining("ECONNREFUSED") });
+  });
+
+  it("are not waited for any longer than the caller waits", async () => {
+    world.auxblob = new Uint8Array();
+    const over = new AbortController();
+    const http = async (): Promise<HttpResponse> => {
+      over.abort(new DOMException("time", "TimeoutError"));
+      return new Promise(() => undefined);
+    };
+    const ports = world.ports({ certificateCache: THIM, http });
+    await expect(collectEvidence({ ...ports, signal: over.signal }, reportDataOf(encodeUtf8("data")))).rejects.toMatchObject({
+      code: "ERR_SKR_TIMEOUT",
+      message: expect.stringContaining("169.254.169.254"),
+    });
+  });
+
   it("cannot come from AMD for a processor that nobody knows", async () => {
     world.auxblob = new Uint8Array();
     world.makeReport = (data) => report(data, { processor: { family: 0x17, model: 1, stepping: 1 } });
@@ -127,20 +169,35 @@ describe("certificates of a report", () => {
   it("may be newer than the report: one more report settles it", async () => {
     world.auxblob = new Uint8Array();
     let reports = 0;
-    const updated = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdc);
-    world.makeReport = (data) => report(data, reports++ === 0 ? {} : { reportedTcb: updated, currentTcb: updated, committedTcb: updated, launchTcb: updated });
-    world.scripted.push(answer(thim(other, "DC18000000000004")));
-    expect(await collect(THIM)).toMatchObject({ tcb: "dc18000000000004" });
+    world.makeReport = (data) => report(data, reports++ === 0 ? {} : { reportedTcb: UPDATED, currentTcb: UPDATED, committedTcb: UPDATED, launchTcb: UPDATED });
+    const newer = await amdChain(UPDATED);
+    world.scripted.push(answer(thim(newer, UPDATED_TCB)), answer(thim(newer, UPDATED_TCB)));
+    expect(await collect(THIM)).toMatchObject({ tcb: "dc18000000000004", certificates: pem(newer) });
     expect(reports).toBe(2);
+    expect(world.log.join("")).toContain("the reported TCB has changed");
   });
 
-  it("are refused if they stay for another TCB", async () => {
+  it("are refused if they stay for another TCB, unless a test says otherwise", async () => {
     world.auxblob = new Uint8Array();
-    world.scripted.push(answer(thim(other, "DC18000000000004")));
+    let reports = 0;
+    world.makeReport = (data) => {
+      reports++;
+      return report(data);
+    };
+    const newer = await amdChain(UPDATED);
+    world.scripted.push(answer(thim(newer, UPDATED_TCB)));
     await expect(collect(THIM)).rejects.toMatchObject({
       code: "ERR_SKR_CERTIFICATES",
-      message: `SNP reported TCB value: ${TCB} doesn't match certificate TCB value: DC18000000000004`,
+      message: expect.stringMatching(/asked for chip abababababababab… at .*microcode 219.* got a certificate for .*microcode 220/),
     });
+    expect(reports).toBe(2);
+    const allowed = async (changes: Partial<EvidencePorts>): Promise<Evidence> =>
+      collectEvidence(world.ports({ allowMismatchedTcb: true, ...changes }), reportDataOf(encodeUtf8("data")));
+    world.scripted.push(answer(thim(newer, UPDATED_TCB)), answer(thim(newer, UPDATED_TCB)));
+    expect(await allowed({ certificateCache: THIM })).toMatchObject({ tcb: "db18000000000004", certificates: pem(newer) });
+    expect(await allowed({ securityContext: host(newer, UPDATED_TCB) })).toMatchObject({ certificates: pem(newer) });
+    expect(world.log.join("")).toContain("ANOTHER TCB");
+    await expect(allowed({})).rejects.toMatchObject({ code: "ERR_SKR_CERTIFICATES" });
   });
 
   it("are missed aloud when no cache is configured", async () => {

@@ -24,8 +24,9 @@ export function httpsClient(authorities: readonly string[]): HttpClient {
       }
       // For the whole exchange: a limit on silence alone would let a slow server hold us for ever.
       const deadline = AbortSignal.timeout(request.timeoutMs);
-      const broken = (cause: Error): void => fail(deadline.aborted ? `no answer in ${request.timeoutMs} ms` : cause.message, cause);
-      const sent = open(url, request, authorities, deadline);
+      const either = request.signal === undefined ? deadline : AbortSignal.any([deadline, request.signal]);
+      const broken = (cause: Error): void => fail(deadline.aborted ? `no answer in ${request.timeoutMs} ms` : problemOf(cause), cause);
+      const sent = open(url, request, authorities, either);
       sent.on("error", broken);
       sent.on("response", (response) => {
         const chunks: Uint8Array[] = [];
@@ -37,11 +38,13 @@ export function httpsClient(authorities: readonly string[]): HttpClient {
         });
         response.on("error", broken);
         response.on("end", () => {
-          const { "retry-after": retryAfter, "x-ms-request-id": requestId } = response.headers;
+          const { "retry-after": retryAfter, "x-ms-request-id": requestId, "www-authenticate": challenge, "set-cookie": cookies } = response.headers;
           resolve({
             status: response.statusCode ?? 0,
             ...(retryAfter === undefined ? {} : { retryAfter }),
             ...(typeof requestId === "string" ? { requestId } : {}),
+            ...(challenge === undefined ? {} : { challenge }),
+            ...(cookies === undefined ? {} : { cookies }),
             body: concatBytes(...chunks),
           });
         });
@@ -55,4 +58,9 @@ function open(url: URL, request: HttpRequest, authorities: readonly string[], si
   const options = { method: request.method, headers: { ...request.headers, ...length }, agent: false, signal } as const;
   if (url.protocol === "http:") return httpRequest(url, options);
   return httpsRequest(url, { ...options, ca: [...authorities], minVersion: "TLSv1.2" });
+}
+
+/** A failure to connect to each of several addresses has no message of its own. */
+function problemOf(error: NodeJS.ErrnoException): string {
+  return error.message === "" ? (error.code ?? error.name) : error.message;
 }

@@ -3,9 +3,86 @@ import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { encodeUtf8, toBase64, toBase64url } from "@sealpod/core";
 import { OID } from "@sealpod/pki";
 import { CompactSign } from "jose";
+import type { SkrHandler } from "./index.ts";
+import { verifyRelease } from "./release-signature.ts";
 import { call, issue, json, MAA, NOW, VAULT, World, type Issued, type Release } from "./testdata/world.ts";
 
 const RELEASE = { maa_endpoint: MAA, akv_endpoint: VAULT, kid: "k" };
+
+describe("the access token of a store that asks for another resource", () => {
+  const CHALLENGE = { challenge: 'Bearer authorization="https://login.test/t", resource="https://vault.test"' };
+  let world: World;
+  let issued = 0;
+  /** The token that the stores take; the identity service knows of it when it issues the next. */
+  let valid = "";
+  beforeAll(async () => {
+    world = await World.make();
+  });
+  beforeEach(() => {
+    world.requests.length = 0;
+    issued = 0;
+  });
+
+  const sidecar = (): SkrHandler => {
+    const inner = world.ports().http;
+    return world.skr({
+      http: async (request) => {
+        const { hostname } = new URL(request.url);
+        if (hostname === "login.test") {
+          world.requests.push(request);
+          const token = `t${++issued}`;
+          if (request.body?.includes(encodeURIComponent("https://vault.test/.default")) === true) valid = token;
+          return json(200, { access_token: token, expires_in: 86_399 });
+        }
+        if (hostname.endsWith("vault.test")) {
+          world.requests.push(request);
+          if (request.headers["authorization"] !== `Bearer ${valid}`) return json(401, { error: { code: "Unauthorized" } }, CHALLENGE);
+          return json(200, { value: await world.signedRelease(request.url) });
+        }
+        return inner(request);
+      },
+    });
+  };
+  /** Status, requests to the identity service, requests to the store. */
+  const release = async (skr: SkrHandler, store = VAULT): Promise<readonly number[]> => {
+    world.requests.length = 0;
+    const { status } = await call(skr, "/key/release", { ...RELEASE, akv_endpoint: store });
+    return [status, world.sent("https://login.test/").length, world.sent(`https://${store}/`).length];
+  };
+
+  it("is fetched once, and kept: nobody is asked for the default resource's any more", async () => {
+    const skr = sidecar();
+    expect(await release(skr)).toEqual([200, 2, 2]);
+    expect(await release(skr)).toEqual([200, 0, 1]);
+  });
+
+  it("is fetched anew when the store refuses the kept one", async () => {
+    const skr = sidecar();
+    await release(skr);
+    valid = "what nobody has";
+    expect(await release(skr)).toEqual([200, 1, 2]);
+    expect(await release(skr)).toEqual([200, 0, 1]);
+  });
+
+  it("is fetched anew also if another store's refusal is the first to show that the kept one is stale", async () => {
+    const skr = sidecar();
+    await release(skr);
+    valid = "what nobody has";
+    // The kept token is that of the resource which this store will ask for, and it is stale.
+    expect(await release(skr, "other.vault.test")).toEqual([200, 1, 2]);
+  });
+
+  it("is asked for twice at most", async () => {
+    const skr = sidecar();
+    await release(skr);
+    const { http } = world.ports();
+    const never = world.skr({
+      http: async (request) => (request.url.includes(VAULT) ? (world.requests.push(request), json(401, {}, CHALLENGE)) : http(request)),
+    });
+    expect((await release(never))[0]).toBe(403);
+    expect(world.sent(`https://${VAULT}/`)).toHaveLength(2);
+  });
+});
 
 describe("a released key", () => {
   let made: World;
@@ -144,6 +221,24 @@ describe("the signature of a release", () => {
     expect(await outcome(store, chainOf(store, made.root))).toMatch(message);
   });
 
+  it("of a store that is named by its address takes a certificate for that address, and none for a name that looks like it", async () => {
+    const verify = async (store: Issued, host: string): Promise<string> => {
+      const jws = await new CompactSign(encodeUtf8("{}")).setProtectedHeader({ alg: "RS256", ...chainOf(store) }).sign(store.key);
+      return verifyRelease(jws, host, [made.root.certificate], { now: () => NOW }).then(
+        () => "verified",
+        (error: unknown) => (error as Error).message,
+      );
+    };
+    const { dns: _none, ...server } = SERVER;
+    const name = await issue({ ...server, name: "10.0.0.5", dns: ["10.0.0.5", "*.0.0.5", "10.5"], issuer: made.root });
+    const address = await issue({ ...server, name: "10.0.0.5", addresses: [Uint8Array.of(10, 0, 0, 5)], issuer: made.root });
+    for (const host of ["10.0.0.5", "10.5", "0xa000005"]) {
+      expect(await verify(name, host), host).toMatch(/does not name/);
+      expect(await verify(address, host), host).toBe("verified");
+    }
+    expect(await verify(address, "10.0.0.6")).toMatch(/does not name/);
+  });
+
   it("is refused below a certificate that may not issue others", async () => {
     const notAuthority = await issue({ name: "leaf", issuer: made.root });
     const store = await issue({ ...SERVER, name: "vault", issuer: notAuthority });
@@ -172,6 +267,9 @@ describe("the signature of a release", () => {
       .setProtectedHeader({ alg: "HS256", ...chainOf(made.store, made.root) })
       .sign(made.store.certificate.publicKey.der);
     world.scripted.push(json(200, { token: "a.b.c" }), json(200, { access_token: "t" }), json(200, { value: jws }));
+    expect(await call(world.skr(), "/key/release", RELEASE)).toMatchObject({ status: 403, body: { error: expect.stringContaining("not signed by") } });
+    const pss = await new CompactSign(encodeUtf8("{}")).setProtectedHeader({ alg: "PS256", ...chainOf(made.store, made.root) }).sign(made.store.key);
+    world.scripted.push(json(200, { token: "a.b.c" }), json(200, { access_token: "t" }), json(200, { value: pss }));
     expect(await call(world.skr(), "/key/release", RELEASE)).toMatchObject({ status: 403, body: { error: expect.stringContaining("not signed by") } });
   });
 });

@@ -1,22 +1,12 @@
-import {
-  asArray,
-  asObject,
-  decodeUtf8,
-  encodeUtf8,
-  fromAnyBase64,
-  messageOf,
-  parseJson,
-  type Clock,
-  type JsonObject,
-  type JsonValue,
-  type Logger,
-} from "@sealpod/core";
+import { asArray, asObject, decodeUtf8, encodeUtf8, fromAnyBase64, messageOf, parseJson, type Clock, type JsonObject, type JsonValue } from "@sealpod/core";
 import type { Certificate } from "@sealpod/pki";
-import { fetchAccessToken, type AccessTokenPorts } from "./access-token.ts";
+import { AccessTokens, challengedResource, resourceOf, type AccessTokenPorts } from "./access-token.ts";
 import { fetchAttestationToken } from "./attestation.ts";
+import type { BackendPorts, ReleaseBackend, ReleaseRequest } from "./backend.ts";
 import { SkrError } from "./errors.ts";
-import { collectEvidence, type EvidencePorts } from "./evidence.ts";
-import { expectObject, send } from "./http-client.ts";
+import { collectEvidence, reportDataOf, type EvidencePorts } from "./evidence.ts";
+import { expectObject, send, type CallPorts, type HttpResponse } from "./http-client.ts";
+import { releaseHint } from "./reasons.ts";
 import { verifyRelease } from "./release-signature.ts";
 import { generateWrappingKey, keyToJwk, unwrapKey, type WrappingKey } from "./wrapping-key.ts";
 
@@ -24,56 +14,129 @@ const API_VERSION = "7.4";
 /** An HSM may take some seconds for a release. */
 const TIMEOUT = 30_000;
 
-/** What a key release needs. */
+/** Host name with optional port: nothing that could lead a URL made of it elsewhere. */
+const ENDPOINT = /^(?=.{1,260}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*(:\d{1,5})?$/;
+
+/** `name` or `name/version`, in the characters that key stores allow. */
+const KID = /^[A-Za-z0-9-]{1,127}(\/[A-Za-z0-9]{1,64})?$/;
+
+/** What the sidecar needs to release keys. */
 export interface ReleasePorts extends EvidencePorts, AccessTokenPorts {
   readonly clock: Clock;
-  readonly logger: Logger;
   /** Authorities that TLS trusts. */
   readonly roots: readonly Certificate[];
+  /** Added to the User-Agent of attestation requests. */
   readonly userAgent: string | undefined;
+  /** Makes the key pair of one release: {@link generateWrappingKey} if left out, as it is but in tests, where new keys take most of the time. */
+  readonly generateKey?: () => Promise<WrappingKey>;
 }
 
-/** A key to release, and where. Endpoints are host names with optional port. */
-export interface ReleaseRequest {
-  readonly attestationEndpoint: string;
-  readonly vaultEndpoint: string;
-  /** `name` or `name/version`. */
-  readonly kid: string;
-  /** Access token of the caller's own; otherwise the pod's identity gets one. */
-  readonly accessToken: string | undefined;
+/** What {@link azureBackend} keeps between requests. */
+export type AzureOptions = Pick<ReleasePorts, "workloadIdentity" | "clientId" | "readText" | "roots" | "userAgent" | "generateKey">;
+
+/**
+ * Checks the host name of an attestation service.
+ * @throws {SkrError} ERR_SKR_REQUEST
+ */
+export function checkEndpoint(name: string, value: string | undefined): string {
+  if (value === undefined || value === "") throw invalid(`${name} is missing`);
+  if (!ENDPOINT.test(value)) {
+    throw invalid(
+      `${name} is not a host name`,
+      /^[a-z]+:\/\//i.test(value) ? "Leave the scheme out: NAME.vault.azure.net, not https://NAME.vault.azure.net/." : undefined,
+    );
+  }
+  return value;
 }
 
 /**
- * Releases a key to this guest: a fresh wrapping key, bound into a report, attested, shown to the key store; what comes
- * back is verified to be the store's and unwrapped (specs/attestation.md 5.5).
- * @returns the JWK as text
- * @throws {SkrError} whose message carries the reason of the service that refused
+ * Releases keys of a Key Vault or Managed HSM (or Sealpod's) to a token of Microsoft Azure Attestation (or Sealpod's): a fresh
+ * wrapping key, bound into a report, attested, shown to the key store; what comes back is verified to be the store's and
+ * unwrapped (specs/attestation.md 5.5).
  */
-export async function releaseKey(ports: ReleasePorts, request: ReleaseRequest): Promise<string> {
-  const wrapping = await generateWrappingKey();
-  const runtimeData = encodeUtf8(wrapping.jwks);
-  const evidence = await collectEvidence(ports, runtimeData);
-  const target = await fetchAttestationToken(ports, { endpoint: request.attestationEndpoint, evidence, runtimeData, userAgent: ports.userAgent });
-  ports.logger.log("info", "attested", { service: request.attestationEndpoint });
-  const accessToken = request.accessToken ?? (await fetchAccessToken(ports, request.vaultEndpoint));
-  const what = `key store ${request.vaultEndpoint}`;
-  const response = await send(
-    ports,
-    {
-      method: "POST",
-      url: `https://${request.vaultEndpoint}/keys/${request.kid}/release?api-version=${API_VERSION}`,
-      headers: { "content-type": "application/json", authorization: `Bearer ${accessToken}` },
-      body: JSON.stringify({ target }),
-      timeoutMs: TIMEOUT,
+export function azureBackend(options: AzureOptions): ReleaseBackend {
+  const tokens = new AccessTokens();
+  return {
+    name: "azure",
+    // Endpoints of Azure are host names without scheme (section 5.2); http and https are answered with what is wrong about them.
+    serves: (endpoint) => !/^[a-z0-9+.-]+:\/\//i.test(endpoint) || /^https?:\/\//i.test(endpoint),
+    check(request) {
+      checkEndpoint("maa_endpoint", request.attestationEndpoint);
+      checkEndpoint("akv_endpoint", request.storeEndpoint);
+      if (request.kid === "") throw invalid("kid is missing");
+      if (!KID.test(request.kid)) throw invalid("kid is not name or name/version");
     },
-    what,
-  );
-  const jws = expectObject(response, what, "ERR_SKR_RELEASE")["value"];
+    async attest(ports, request) {
+      const attester = checkEndpoint("maa_endpoint", request.attestationEndpoint);
+      const wrapping = await (options.generateKey ?? generateWrappingKey)();
+      const runtimeData = encodeUtf8(wrapping.jwks);
+      const evidence = await collectEvidence(ports, reportDataOf(runtimeData));
+      const token = await fetchAttestationToken(ports, { endpoint: attester, evidence, runtimeData, userAgent: options.userAgent });
+      return { token, release: async () => release({ ...ports, ...options }, tokens, request, attester, wrapping, token) };
+    },
+  };
+}
+
+async function release(
+  ports: BackendPorts & AzureOptions,
+  tokens: AccessTokens,
+  request: ReleaseRequest,
+  attester: string,
+  wrapping: WrappingKey,
+  target: string,
+): Promise<JsonObject> {
+  const what = `key store ${request.storeEndpoint}`;
+  const secrets = [target];
+  const response = await askStore(ports, tokens, request, secrets, target, what);
+  const jws = expectObject(response, what, "ERR_SKR_RELEASE", {
+    hint: (status, reason) => releaseHint(status, request.storeEndpoint, request.kid, attester, reason),
+    secrets,
+  })["value"];
   if (typeof jws !== "string") throw new SkrError("ERR_SKR_RELEASE", `${what} answered without a released key`);
-  const { payload } = await verifyRelease(jws, hostName(request.vaultEndpoint), ports.roots, ports.clock);
-  const jwk = openRelease(payload, request, wrapping);
-  ports.logger.log("info", "key released", { store: request.vaultEndpoint, kid: request.kid });
-  return JSON.stringify(jwk);
+  const { payload } = await verifyRelease(jws, hostName(request.storeEndpoint), ports.roots, ports.clock);
+  return openRelease(payload, request, wrapping);
+}
+
+/**
+ * Asks for the release, once more with a new access token if the store refuses a kept one or wants one for another resource. The new one is fetched anew: a kept one may have been taken back
+ * since, and there is no third time.
+ * @param secrets access tokens are added to it
+ */
+async function askStore(
+  ports: CallPorts & AzureOptions,
+  tokens: AccessTokens,
+  request: ReleaseRequest,
+  secrets: string[],
+  target: string,
+  what: string,
+): Promise<HttpResponse> {
+  const ask = async (accessToken: string): Promise<HttpResponse> => {
+    secrets.push(accessToken);
+    return send(
+      ports,
+      {
+        method: "POST",
+        url: `https://${request.storeEndpoint}/keys/${request.kid}/release?api-version=${API_VERSION}`,
+        headers: { "content-type": "application/json", authorization: `Bearer ${accessToken}` },
+        body: JSON.stringify({ target }),
+        timeoutMs: TIMEOUT,
+        secrets,
+      },
+      what,
+    );
+  };
+  if (request.accessToken !== undefined) return ask(request.accessToken);
+  const host = hostName(request.storeEndpoint);
+  const resource = tokens.resourceFor(host) ?? resourceOf(host);
+  const first = await tokens.get(ports, resource);
+  const response = await ask(first.token);
+  if (response.status !== 401) return response;
+  const wanted = challengedResource(response.challenge, host) ?? resource;
+  if (wanted === resource && !first.kept) return response;
+  tokens.drop(wanted);
+  const second = await ask((await tokens.get(ports, wanted)).token);
+  if (second.status !== 401) tokens.rememberResource(host, wanted);
+  return second;
 }
 
 /** Takes the key out of the claims of a release. */
@@ -122,7 +185,7 @@ function checkIdentifier(kid: string, request: ReleaseRequest): void {
   const url = URL.canParse(kid) ? new URL(kid) : undefined;
   const [empty, keys, name, version, ...rest] = url?.pathname.split("/") ?? [];
   const [askedName, askedVersion] = request.kid.split("/");
-  const host = hostName(request.vaultEndpoint).toLowerCase();
+  const host = hostName(request.storeEndpoint).toLowerCase();
   if (url === undefined || url.hostname !== host || empty !== "" || keys !== "keys" || rest.length > 0 || name?.toLowerCase() !== askedName?.toLowerCase()) {
     throw wrong(`the key is ${JSON.stringify(kid.slice(0, 200))}, expected key ${request.kid} of ${host}`);
   }
@@ -158,4 +221,8 @@ function text(value: JsonValue | undefined, what: string): string {
 
 function wrong(problem: string, cause?: unknown): SkrError {
   return new SkrError("ERR_SKR_RELEASED_KEY", `the released key: ${problem}`, { cause });
+}
+
+function invalid(problem: string, hint?: string): SkrError {
+  return new SkrError("ERR_SKR_REQUEST", `invalid request format: ${problem}`, hint === undefined ? {} : { hint });
 }

@@ -1,42 +1,28 @@
-import { createWriteStream, existsSync, statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { randomBytes } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
-import { isSealpodError, jsonLogger, messageOf, type Clock, type Logger, type LogLevel } from "@sealpod/core";
-import { fetchReport } from "@sealpod/tsm";
+import { rename, writeFile } from "node:fs/promises";
+import { createServer, type RequestListener } from "node:http";
+import type { Server } from "node:net";
+import { decodeUtf8, isSealpodError, jsonLogger, messageOf, type Clock } from "@sealpod/core";
+import { guestApi, guestListener, parseKbsSettings, secretUnsealer } from "./kbs/index.ts";
 import {
   createSkr,
-  httpsClient,
-  parseAuthorities,
-  parseSecurityContext,
-  parseSidecarArguments,
+  openSidecarLog,
+  openSidecarPorts,
+  parseAllowedStores,
+  parseSettings,
+  readBounded,
+  readKbsOptions,
+  readText,
+  requestGate,
   requestListener,
+  sidecarBackends,
   SkrError,
+  withHint,
+  wrapForKeyPath,
+  type ReleaseBackend,
   type ReleasePorts,
-  type ReportSource,
-  type SecurityContext,
-  type WorkloadIdentity,
+  type RequestGate,
+  type Settings,
 } from "./index.ts";
-
-/** The kernel's report interface, and where Sealpod's emulator shows the same files. */
-const KERNEL_REPORTS = "/sys/kernel/config/tsm/report";
-const EMULATED_REPORTS = "/run/sealpod/tsm/report";
-
-const SECURITY_CONTEXTS: readonly string[] = ["/opt/confidential-containers/share/kata-containers", "/run/sealpod/security-context"];
-const AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt";
-
-/** Names of the genuine sidecar's levels. */
-const LEVELS: Readonly<Record<string, LogLevel>> = {
-  trace: "debug",
-  debug: "debug",
-  info: "info",
-  warning: "warn",
-  warn: "warn",
-  error: "error",
-  fatal: "error",
-  panic: "error",
-};
 
 /** All containers of a pod share it, and nobody else reaches it. The address, not the name: the name may mean ::1. */
 const LOCALHOST = "127.0.0.1";
@@ -44,100 +30,124 @@ const LOCALHOST = "127.0.0.1";
 /** Connections that wait at once; the API itself works on fewer. */
 const MAX_CONNECTIONS = 64;
 
+/** Limits of an HTTP server here: requests are small, and callers near. */
+const HTTP = { headersTimeout: 10_000, requestTimeout: 30_000, maxHeaderSize: 16 * 1024 };
+
+/** Largest sealed secret: the value of a Kubernetes secret. */
+const MAX_SEALED: number = 1024 * 1024;
+
 const env = process.env;
 const clock: Clock = { now: () => Date.now() };
 
 async function main(): Promise<void> {
-  const logger = openLog();
-  const port = parsePort(env["Port"]);
-  const args = parseSidecarArguments(env["SkrSideCarArgs"]);
-  const bundle = setting("SSL_CERT_FILE") ?? AUTHORITIES;
-  const authorities = parseAuthorities(await readFile(bundle, "utf8"), bundle);
-  logger.log("info", "certificate authorities", { bundle, given: authorities.pem.length, usableForRelease: authorities.roots.length });
-  const ports: ReleasePorts = {
-    clock,
-    random: { bytes: (length) => new Uint8Array(randomBytes(length)) },
-    // Unreferenced: a pause between two attempts does not hold up the end of the process.
-    timer: { wait: (milliseconds) => delay(milliseconds, undefined, { ref: false }) },
-    logger,
-    http: httpsClient(authorities.pem),
-    reports: reportSource(logger),
-    securityContext: await readSecurityContext(logger),
-    certificateCache: args.certificateCache,
-    userAgent: args.userAgent,
-    workloadIdentity: workloadIdentity(),
-    clientId: args.clientId,
-    readText: (path) => readFile(path, "utf8"),
-    roots: authorities.roots,
-  };
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000, maxHeaderSize: 16 * 1024 }, requestListener(createSkr(ports)));
-  server.maxConnections = MAX_CONNECTIONS;
-  server.listen(port, LOCALHOST, () => logger.log("info", "listening", { host: LOCALHOST, port }));
-  server.on("error", (error) => {
-    logger.log("error", "cannot listen", { port, problem: error.message });
-    process.exitCode = 1;
-  });
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.once(signal, () => {
-      server.close();
-      server.closeAllConnections();
-    });
+  const argv = process.argv.slice(2);
+  if (argv[0] === "unseal" && argv.length === 1) {
+    await unseal();
+    return;
   }
-}
-
-function openLog(): Logger {
-  const name = setting("LogLevel") ?? "warning";
-  const level = LEVELS[name.toLowerCase()];
-  if (level === undefined)
-    throw new SkrError("ERR_SKR_CONFIGURATION", `LogLevel is ${JSON.stringify(name)}; expected one of ${Object.keys(LEVELS).join(", ")}`);
-  const file = setting("LogFile");
-  const stream = file === undefined ? process.stdout : createWriteStream(file, { flags: "a", mode: 0o600 });
-  return jsonLogger(clock, (line) => stream.write(line), level, "skr");
-}
-
-function reportSource(logger: Logger): ReportSource {
-  const kind = existsSync(KERNEL_REPORTS) ? "kernel" : "emulator";
-  const directory = kind === "kernel" ? KERNEL_REPORTS : EMULATED_REPORTS;
-  if (kind === "kernel") logger.log("info", "reports come from the kernel", { directory });
-  else logger.log("warn", "reports come from an EMULATED security processor: NO hardware protection", { directory });
-  return { kind, fetchReport: (reportData) => fetchReport(directory, reportData) };
-}
-
-async function readSecurityContext(logger: Logger): Promise<SecurityContext> {
-  const directory = setting("UVM_SECURITY_CONTEXT_DIR") ?? SECURITY_CONTEXTS.find((path) => existsSync(path) && statSync(path).isDirectory());
-  logger.log("info", "security context", { directory: directory ?? "none" });
-  const read = async (name: string): Promise<string | undefined> => {
-    if (directory === undefined || !existsSync(`${directory}/${name}`)) return undefined;
-    return readFile(`${directory}/${name}`, "utf8");
+  const settings = parseSettings(argv, env);
+  if (settings.wrap !== undefined) {
+    await wrapFile(settings.wrap);
+    return;
+  }
+  const kbs = parseKbsSettings(env);
+  const allowed = parseAllowedStores(env);
+  const logger = openSidecarLog("skr", settings, clock);
+  const ports = await openSidecarPorts(settings, { env, clock, logger });
+  const options = await readKbsOptions(kbs);
+  const gate = requestGate(ports);
+  const end = new AbortController();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => end.abort());
+  const listen = (server: Server, port: number, what: Readonly<Record<string, string>>): void => {
+    server.maxConnections = MAX_CONNECTIONS;
+    server.listen({ port, host: LOCALHOST, signal: end.signal }, () => logger.log("info", "listening", { host: LOCALHOST, port, ...what }));
+    server.on("error", (error) => {
+      logger.log("error", "cannot listen", { port, ...what, problem: error.message });
+      process.exitCode = 1;
+      // One half of what was asked for would look like the whole.
+      end.abort();
+    });
   };
-  return parseSecurityContext({
-    referenceInfo: (await read("reference-info-base64")) ?? setting("UVM_REFERENCE_INFO"),
-    hostAmdCert: (await read("host-amd-cert-base64")) ?? setting("UVM_HOST_AMD_CERTIFICATE"),
+  const { port, serverType } = settings;
+  listen(await createServerOf(settings, ports, sidecarBackends(ports, options, allowed), gate, end.signal), port, { serverType });
+  if (kbs.api === undefined) return;
+  listen(httpServer(guestListener(guestApi(gate, kbs.api.base, { ...options, logger })), end.signal), kbs.api.port, {
+    serverType: "guest API",
+    keyBroker: kbs.api.base,
   });
 }
 
-function workloadIdentity(): WorkloadIdentity | undefined {
-  const clientId = setting("AZURE_CLIENT_ID");
-  const tenantId = setting("AZURE_TENANT_ID");
-  const tokenFile = setting("AZURE_FEDERATED_TOKEN_FILE");
-  if (clientId === undefined || tenantId === undefined || tokenFile === undefined) return undefined;
-  return { clientId, tenantId, tokenFile, authorityHost: setting("AZURE_AUTHORITY_HOST") };
+/** A server whose connections end with it: `listen` closes it on the same signal. */
+function httpServer(listener: RequestListener, end: AbortSignal): Server {
+  const server = createServer(HTTP, listener);
+  end.addEventListener("abort", () => server.closeAllConnections(), { once: true });
+  return server;
 }
 
-function parsePort(text: string | undefined): number {
-  const port = Number(text === undefined || text === "" ? "8080" : text);
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new SkrError("ERR_SKR_CONFIGURATION", `Port is ${JSON.stringify(text)}; expected 1 to 65535`);
-  return port;
+async function createServerOf(
+  settings: Settings,
+  ports: ReleasePorts,
+  backends: readonly ReleaseBackend[],
+  gate: RequestGate,
+  end: AbortSignal,
+): Promise<Server> {
+  if (settings.serverType === "http") return httpServer(requestListener(createSkr(ports, backends, gate)), end);
+  // Loaded for those alone who ask for it.
+  const { createGrpcServer, keyProviderMethods } = await import("./grpc/index.ts");
+  const { logger, timer } = ports;
+  const server = createGrpcServer({
+    methods: keyProviderMethods({ backends, gate, readText }),
+    logger,
+    deadline: (milliseconds) => timer.deadline(milliseconds),
+  });
+  const sessions = new Set<{ destroy(): void }>();
+  server.on("session", (session) => {
+    sessions.add(session);
+    session.once("close", () => sessions.delete(session));
+  });
+  end.addEventListener(
+    "abort",
+    () => {
+      for (const session of sessions) session.destroy();
+    },
+    { once: true },
+  );
+  return server;
 }
 
-/** An environment variable; empty is as good as absent. */
-function setting(name: string): string | undefined {
-  const value = env[name];
-  return value === "" ? undefined : value;
+/**
+ * `skr unseal`: a sealed secret of CoCo from standard input to standard output, by the key broker of `AA_KBC_PARAMS`. For the entry point of a container that gets such secrets in its environment
+ * or in files, where CoCo's own agents would have unsealed them. The log goes to standard error.
+ */
+async function unseal(): Promise<void> {
+  const kbs = parseKbsSettings(env);
+  if (kbs.api === undefined) throw new SkrError("ERR_SKR_CONFIGURATION", "no key broker is named", { hint: "Set AA_KBC_PARAMS=cc_kbc::https://HOST[:PORT]." });
+  const settings = parseSettings([], env);
+  const logger = jsonLogger(clock, (line) => process.stderr.write(line), "warn", "skr");
+  const ports = await openSidecarPorts(settings, { env, clock, logger });
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Uint8Array>) {
+    length += chunk.length;
+    if (length > MAX_SEALED) throw new SkrError("ERR_SKR_REQUEST", `standard input has more than ${MAX_SEALED} bytes`);
+    chunks.push(chunk);
+  }
+  // The line break that files and `echo` end with is no part of the secret.
+  const sealed = decodeUtf8(new Uint8Array(Buffer.concat(chunks)), "standard input").trim();
+  const bytes = await secretUnsealer(requestGate(ports), kbs.api.base, await readKbsOptions(kbs))(sealed);
+  process.stdout.write(bytes);
+}
+
+/** The one-shot mode: wraps the bytes of a file to a public key and writes the annotation. */
+async function wrapFile({ infile, keypath, outfile }: NonNullable<Settings["wrap"]>): Promise<void> {
+  const annotation = await wrapForKeyPath(readText, keypath, await readBounded(infile));
+  // Not half-written: an image made with half an annotation could not be opened again.
+  const partial = `${outfile}.${process.pid}.partial`;
+  await writeFile(partial, annotation, { flag: "wx" });
+  await rename(partial, outfile);
 }
 
 main().catch((error: unknown) => {
-  const hint = isSealpodError(error) && error.hint !== undefined ? ` ${error.hint}` : "";
-  process.stderr.write(`skr: ${messageOf(error)}${hint}\n`);
+  process.stderr.write(`skr: ${isSealpodError(error) ? withHint(error) : messageOf(error)}\n`);
   process.exitCode = isSealpodError(error) ? error.row.exit : 1;
 });

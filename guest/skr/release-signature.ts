@@ -1,4 +1,5 @@
 import { X509Certificate, createPublicKey } from "node:crypto";
+import { isIP } from "node:net";
 import {
   asArray,
   asObject,
@@ -28,7 +29,7 @@ export interface VerifiedRelease {
 /**
  * Verifies the JWS of a release: signature by the first certificate of `x5c`, chain to a trusted authority, and the
  * store's host name in that certificate. Without the last, the owner of any trusted certificate could hand us a key.
- * @param host DNS name of the key store, no port
+ * @param host DNS name or IPv4 address of the key store, no port
  * @param roots certificate authorities that TLS trusts too
  * @throws {SkrError} ERR_SKR_RELEASE_SIGNATURE
  */
@@ -82,7 +83,13 @@ function verifyCertificates(chain: readonly Certificate[], leaf: Certificate, ho
   if (!verified) throw failure;
   if (leaf.extendedKeyUsage?.includes(OID.serverAuth) !== true) throw new Error("its certificate is not for servers (extendedKeyUsage)");
   if (leaf.keyUsage !== undefined && !leaf.keyUsage.has("digitalSignature")) throw new Error("its certificate is not for signing (keyUsage)");
-  if (new X509Certificate(leaf.der).checkHost(host, { subject: "never", partialWildcards: false }) === undefined) {
-    throw new Error(`its certificate does not name ${host}`);
-  }
+  if (!namesHost(new X509Certificate(leaf.der), host)) throw new Error(`its certificate does not name ${host}`);
+}
+
+/** An address is named by an iPAddress alone (RFC 9525 section 6.5): authorities that check names do not check them as addresses. */
+function namesHost(certificate: X509Certificate, host: string): boolean {
+  // As a URL has it: 10.5, 0xa000005 and 167772165 are addresses too.
+  const canonical = URL.canParse(`https://${host}/`) ? new URL(`https://${host}/`).hostname : host;
+  if (isIP(canonical) !== 0) return certificate.checkIP(canonical) !== undefined;
+  return certificate.checkHost(canonical, { subject: "never", partialWildcards: false }) !== undefined;
 }

@@ -1,6 +1,6 @@
 import { constants, createDecipheriv, createPrivateKey, generateKeyPair, privateDecrypt, type KeyObject } from "node:crypto";
 import { promisify } from "node:util";
-import { encodeUtf8, fromHex, sha256, toBase64url } from "@sealpod/core";
+import { concatBytes, encodeUtf8, fromHex, sha256, toBase64url } from "@sealpod/core";
 import { SkrError } from "./errors.ts";
 
 /** The alternative initial value of RFC 5649 section 3. */
@@ -55,7 +55,10 @@ export function unwrapKey(privateKey: KeyObject, algorithm: string, ciphertext: 
     const decipher = createDecipheriv("id-aes256-wrap-pad", kek, AIV);
     const first = decipher.update(ciphertext.subarray(modulus));
     const last = decipher.final();
-    return new Uint8Array(Buffer.concat([first, last]));
+    const plaintext = concatBytes(first, last);
+    first.fill(0);
+    last.fill(0);
+    return plaintext;
   } catch (cause) {
     throw new SkrError("ERR_SKR_RELEASED_KEY", "the key is not wrapped to the key of this request", { cause });
   } finally {

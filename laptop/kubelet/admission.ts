@@ -1,23 +1,16 @@
-import type { PodContext, WorkloadIdentity } from "./context.ts";
+import { withVolume } from "./added-volume.ts";
+import type { PodContext } from "./context.ts";
 import { KubeletError } from "./errors.ts";
 import { assertDnsLabel, assertDnsSubdomain, safeString } from "./names.ts";
-import type { EnvVar, PodContainer, PodTemplate, PodVolume, VolumeMount } from "./pod.ts";
+import type { PodContainer, PodTemplate, PodVolume } from "./pod.ts";
 import { assertSupported } from "./support.ts";
+import { injectWorkloadIdentity } from "./workload-identity.ts";
 
 /** Where a pod finds the cluster's token, certificate and namespace. */
 const SERVICE_ACCOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /** Seconds of the token there: an hour and a little, so that it is told from others. */
 const SERVICE_ACCOUNT_SECONDS = 3607;
-
-/** Where azure-workload-identity up to v1.5.1 puts the token; v1.6.0 moved it, and the `aks` policy does not know the new path. */
-const AZURE_TOKEN_DIRECTORY = "/var/run/secrets/azure/tokens";
-const AZURE_TOKEN_FILE = "azure-identity-token";
-const AZURE_VOLUME = "azure-identity-token";
-
-/** Audience of the federated token (specs/attestation.md 8.2). */
-const AZURE_AUDIENCE = "api://AzureADTokenExchange";
-const AZURE_SECONDS = 3600;
 
 /** Containers in a pod: far above any real pod, and it bounds the work that one manifest can ask for. */
 const MAX_CONTAINERS = 64;
@@ -35,15 +28,7 @@ export function admit(template: PodTemplate, context: PodContext): PodTemplate {
     const name = `kube-api-access-${safeString(5, context.random)}`;
     admitted = withVolume(admitted, accountVolume(name), SERVICE_ACCOUNT_PATH, (container) => container);
   }
-  const identity = context.workloadIdentity;
-  const { labels = {}, annotations = {} } = template.metadata ?? {};
-  if (identity !== undefined && labels["azure.workload.identity/use"] === "true") {
-    const skipped = (annotations["azure.workload.identity/skip-containers"] ?? "").split(";").map((name) => name.trim());
-    admitted = withVolume(admitted, AZURE_IDENTITY, AZURE_TOKEN_DIRECTORY, (container) =>
-      skipped.includes(container.name) ? undefined : withVariables(container, identity),
-    );
-  }
-  return admitted;
+  return context.workloadIdentity === undefined ? admitted : injectWorkloadIdentity(admitted, context.workloadIdentity, context.name);
 }
 
 function accountVolume(name: string): PodVolume {
@@ -57,44 +42,6 @@ function accountVolume(name: string): PodVolume {
       ],
     },
   };
-}
-
-const AZURE_IDENTITY: PodVolume = {
-  name: AZURE_VOLUME,
-  projected: { sources: [{ serviceAccountToken: { path: AZURE_TOKEN_FILE, audience: AZURE_AUDIENCE, expirationSeconds: AZURE_SECONDS } }] },
-};
-
-/** The pod with a volume, mounted in each container that `change` does not leave out and that has nothing there. */
-function withVolume(template: PodTemplate, volume: PodVolume, mountPath: string, change: (container: PodContainer) => PodContainer | undefined): PodTemplate {
-  const { spec } = template;
-  const mount: VolumeMount = { name: volume.name, mountPath, readOnly: true };
-  const changed = (container: PodContainer): PodContainer => {
-    const to = change(container);
-    if (to === undefined) return container;
-    const mounts = to.volumeMounts ?? [];
-    return mounts.some((other) => other.mountPath === mountPath) ? to : { ...to, volumeMounts: [...mounts, mount] };
-  };
-  return {
-    ...template,
-    spec: {
-      ...spec,
-      volumes: [...(spec.volumes ?? []), volume],
-      containers: spec.containers.map(changed),
-      ...(spec.initContainers === undefined ? {} : { initContainers: spec.initContainers.map(changed) }),
-    },
-  };
-}
-
-function withVariables(container: PodContainer, identity: WorkloadIdentity): PodContainer {
-  const variables: readonly EnvVar[] = [
-    { name: "AZURE_CLIENT_ID", value: identity.clientId },
-    { name: "AZURE_TENANT_ID", value: identity.tenantId },
-    { name: "AZURE_FEDERATED_TOKEN_FILE", value: `${AZURE_TOKEN_DIRECTORY}/${AZURE_TOKEN_FILE}` },
-    { name: "AZURE_AUTHORITY_HOST", value: identity.authorityHost },
-  ];
-  const present = new Set((container.env ?? []).map((entry) => entry.name));
-  const added = variables.filter((entry) => !present.has(entry.name) && entry.value !== "");
-  return { ...container, env: [...(container.env ?? []), ...added] };
 }
 
 function checkPod(template: PodTemplate, context: PodContext): void {

@@ -21,12 +21,30 @@ export interface PodImage {
   readonly group?: string;
 }
 
-/** What the workload-identity webhook injects (specs/attestation.md 8.3, layout of v1.5.1 and before). */
+/** Layouts of the workload-identity webhook: `1.5` that of v1.5.1 and before, `1.6` that since v1.6.0 (specs/attestation.md 8.3). */
+export type WebhookVersion = "1.5" | "1.6";
+
+/** What the workload-identity webhook injects (specs/attestation.md 8.3). An empty text is not injected. */
 export interface WorkloadIdentity {
   readonly clientId: string;
   readonly tenantId: string;
   /** `AZURE_AUTHORITY_HOST`, with the slash at its end. */
   readonly authorityHost: string;
+  /** Layout of the token's volume; `1.5` if it is absent. */
+  readonly webhook?: WebhookVersion;
+  /** Set if the cluster has tokens exchanged by a proxy of its own; only `1.6` tells the pod. */
+  readonly tokenProxy?: TokenProxy;
+}
+
+/** A proxy that exchanges tokens in the place of the authority. What it is verified by reaches the pod as given: no file is made. */
+export interface TokenProxy {
+  /** `AZURE_KUBERNETES_TOKEN_PROXY`. */
+  readonly url: string;
+  /** `AZURE_KUBERNETES_SNI_NAME`. */
+  readonly sniName?: string;
+  /** `AZURE_KUBERNETES_CA_FILE`, a path in the pod, and `AZURE_KUBERNETES_CA_DATA`; the SDKs take one of the two. */
+  readonly caFile?: string;
+  readonly caData?: string;
 }
 
 /** A ConfigMap as the API server has it. */

@@ -36,6 +36,28 @@ describe("the first pod's name", () => {
     expect(firstPod({ ...rest, generateName: "run-" }, countingRandom()).name).toMatch(new RegExp(`^run-${S}{5}$`));
   });
 
+  it.each([
+    [{ kind: "Pod" }, undefined],
+    [{ kind: "StatefulSet" }, undefined],
+    [{ kind: "Deployment" }, /^web-[^-]{10}-$/],
+    [{ kind: "ReplicaSet" }, /^web-$/],
+    [{ kind: "ReplicationController" }, /^web-$/],
+    [{ kind: "DaemonSet" }, /^web-$/],
+    [{ kind: "Job" }, /^web-$/],
+    [{ kind: "Job", indexed: true }, /^web-0-$/],
+    [{ kind: "CronJob" }, /^web-[0-9]{8}-$/],
+  ] as const)("keeps its prefix where the API server generates it, not one of the template: %j", (owner, pattern) => {
+    const { name, template } = pod({ ...owner, template: { ...TEMPLATE, metadata: { ...TEMPLATE.metadata, generateName: "of-the-template-" } } });
+    const { generateName } = template.metadata ?? {};
+    if (pattern === undefined) expect(generateName).toBeUndefined();
+    else expect([generateName, name.slice(0, -5)]).toEqual([expect.stringMatching(pattern), generateName]);
+  });
+
+  it("keeps its prefix where the workload's is generated", () => {
+    const { template } = firstPod({ kind: "Pod", generateName: "run-", template: TEMPLATE }, countingRandom());
+    expect(template.metadata?.generateName).toBe("run-");
+  });
+
   it("is cut so that it stays a DNS label", () => {
     for (const kind of ["Deployment", "DaemonSet", "Job"] as const) expect(pod({ kind, name: "a".repeat(63) }).name).toHaveLength(63);
     expect(pod({ kind: "Job", indexed: true, name: "a".repeat(61) }).name).toMatch(new RegExp(`^a{55}-0-${S}{5}$`));

@@ -44,23 +44,23 @@ const INDEX_VARIABLE = "JOB_COMPLETION_INDEX";
 export function firstPod(owner: PodOwner, random: Random): OwnedPod {
   const { kind, template } = owner;
   const own = owner.name ?? (owner.generateName === undefined ? "" : generatedName(owner.generateName, random));
+  const generated = (base: string, labels: Readonly<Record<string, string>> = {}): OwnedPod => generatedPod(base, labelled(template, labels), random);
   assertDnsSubdomain(own, `${kind} name`);
   const hash = (): string => safeString(HASH_LENGTH, random);
   switch (kind) {
     case "Pod":
-      return { name: own, template };
+      return { name: own, template: withGenerateName(template, owner.name === undefined ? owner.generateName : undefined) };
     case "ReplicaSet":
     case "ReplicationController":
-      return { name: generatedName(`${own}-`, random), template };
+      return generated(`${own}-`);
     case "Deployment": {
       const templateHash = hash();
-      return { name: generatedName(`${own}-${templateHash}-`, random), template: labelled(template, { "pod-template-hash": templateHash }) };
+      return generated(`${own}-${templateHash}-`, { "pod-template-hash": templateHash });
     }
-    case "DaemonSet":
-      return {
-        name: generatedName(`${own}-`, random),
-        template: labelled(template, { "controller-revision-hash": hash(), "pod-template-generation": "1" }),
-      };
+    case "DaemonSet": {
+      const labels = { "controller-revision-hash": hash(), "pod-template-generation": "1" };
+      return generated(`${own}-`, labels);
+    }
     case "StatefulSet":
       return statefulPod(owner, own, hash());
     case "Job":
@@ -83,13 +83,13 @@ function statefulPod({ template, serviceName, firstOrdinal = 0, volumeClaims = [
   const claims = volumeClaims.map((claim) => ({ name: claim, persistentVolumeClaim: { claimName: `${claim}-${name}` } }));
   const volumes = [...(spec.volumes ?? []).filter((volume) => !volumeClaims.includes(volume.name)), ...claims];
   const identified = { ...spec, volumes, hostname: name, ...(serviceName === undefined ? {} : { subdomain: serviceName }) };
-  return { name, template: labelled({ ...template, spec: identified }, labels) };
+  return { name, template: withGenerateName(labelled({ ...template, spec: identified }, labels), undefined) };
 }
 
 function jobPod({ template, indexed = false }: PodOwner, job: string, random: Random): OwnedPod {
   const uid = newUuid(random);
   const labels = { "batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": job, "controller-uid": uid, "job-name": job };
-  if (!indexed) return { name: generatedName(`${job}-`, random), template: labelled(template, labels) };
+  if (!indexed) return generatedPod(`${job}-`, labelled(template, labels), random);
   const told = labelled(template, { ...labels, [INDEX_KEY]: "0" });
   const { spec, metadata } = told;
   if (`${job}-0`.length > 63) {
@@ -97,9 +97,10 @@ function jobPod({ template, indexed = false }: PodOwner, job: string, random: Ra
       hint: "Give it a shorter name.",
     });
   }
-  return {
-    name: generatedName(`${job.slice(0, MAX_GENERATED_BASE - 3)}-0-`, random),
-    template: {
+  return generatedPod(
+    `${job.slice(0, MAX_GENERATED_BASE - 3)}-0-`,
+    {
+      ...told,
       metadata: { ...metadata, annotations: { ...metadata?.annotations, [INDEX_KEY]: "0" } },
       spec: {
         ...spec,
@@ -108,7 +109,18 @@ function jobPod({ template, indexed = false }: PodOwner, job: string, random: Ra
         ...(spec.initContainers === undefined ? {} : { initContainers: spec.initContainers.map(withIndex) }),
       },
     },
-  };
+    random,
+  );
+}
+
+/** A pod of whose name the API server is given the prefix; the prefix stays in its metadata. */
+function generatedPod(base: string, template: PodTemplate, random: Random): OwnedPod {
+  return { name: generatedName(base, random), template: withGenerateName(template, base) };
+}
+
+function withGenerateName(template: PodTemplate, generateName: string | undefined): PodTemplate {
+  const { generateName: _ofTemplate, ...metadata } = template.metadata ?? {};
+  return { ...template, metadata: generateName === undefined ? metadata : { ...metadata, generateName } };
 }
 
 function withIndex(container: PodContainer): PodContainer {

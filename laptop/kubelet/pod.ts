@@ -9,6 +9,8 @@ export interface PodTemplate {
 
 /** `metadata` of a pod template. */
 export interface PodMetadata {
+  /** Prefix of a name that the API server generates, as the controllers set it. */
+  readonly generateName?: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
 }

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { mkdir, rm } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { newUuid, silentLogger, type ByteSink, type Clock, type Logger, type Random } from "@sealpod/core";
-import { firstPod, planPod, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan } from "@sealpod/kubelet";
+import { firstPod, planPod, writeHostFiles, type PlannedContainer, type PodImage, type PodPlan, type WebhookVersion } from "@sealpod/kubelet";
 import type { ImageSource } from "@sealpod/oci";
 import { PspClient } from "@sealpod/psp";
 import {
@@ -47,6 +47,8 @@ export interface PodOptions {
   readonly directory: string;
   /** Cache of layer files. */
   readonly layerDirectory: string;
+  /** Version of the workload-identity webhook of the cluster; that of kubelet's preset when absent. */
+  readonly webhook?: WebhookVersion;
   /** Gets what containers write. */
   readonly output?: (container: string, stream: "stdout" | "stderr", bytes: Uint8Array) => void;
   /** Told about each step, for progress. */
@@ -187,7 +189,9 @@ async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>
   const serviceAccount = template.spec.serviceAccountName ?? "default";
   const pause = images.get(PAUSE_IMAGE);
   if (pause === undefined) throw new PodError("ERR_POD_START", `image ${PAUSE_IMAGE} was not resolved`);
-  const serviceNames = [up.endpoints.attestation, up.endpoints.vault, new URL(up.endpoints.authority).host].map((host) => host.replace(/:\d+$/, ""));
+  const serviceNames = [up.endpoints.attestation, up.endpoints.vault, up.endpoints.keyvault, up.endpoints.kbs, new URL(up.endpoints.authority).host].map(
+    (host) => host.replace(/:\d+$/, ""),
+  );
   return planPod(template, {
     name,
     namespace,
@@ -211,6 +215,7 @@ async function planOf(options: PodOptions, images: ReadonlyMap<string, PodImage>
       clientId: up.workload.clientId,
       tenantId: up.tenantId,
       authorityHost: `${up.endpoints.authority}/`,
+      ...(options.webhook === undefined ? {} : { webhook: options.webhook }),
     },
     hosts: [{ ip: HOST_FROM_GUEST, names: serviceNames }],
     resolvConf: "# No DNS in this sandbox: the laptop's services are in /etc/hosts.\n",

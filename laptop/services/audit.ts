@@ -1,5 +1,5 @@
 import type { Clock, Random } from "@sealpod/core";
-import { explainRelease, openKeyStore } from "@sealpod/keyvault";
+import { explainRelease, openVaultStore } from "@sealpod/keyvault";
 import { openMasterKey } from "./start.ts";
 
 /**
@@ -13,10 +13,7 @@ export async function explainVaultRelease(
   requestId: string,
   ports: { readonly clock: Clock; readonly random: Random },
 ): Promise<string | undefined> {
-  const store = openKeyStore({ file: `${state}/services/keyvault.sqlite`, masterKey: await openMasterKey(state, ports.random), ...ports });
-  try {
-    return explainRelease(store, { requestId })?.text;
-  } finally {
-    store.close();
-  }
+  const master = await openMasterKey(state, ports.random);
+  await using store = await openVaultStore({ url: `${state}/services/keyvault.sqlite`, master, ...ports });
+  return (await explainRelease(store, { requestId }))?.text;
 }

@@ -1,4 +1,4 @@
-export { ATTESTATION_RESOURCE } from "./attestation-management.ts";
+export { ATTESTATION_RESOURCE } from "./owner-tokens.ts";
 export { explainVaultRelease } from "./audit.ts";
 export { SERVICES_ERRORS, ServicesError, type ServicesErrorCode } from "./errors.ts";
 export { laptopFetch, type LaptopFetch, type Route } from "./fetch.ts";

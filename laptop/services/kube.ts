@@ -1,8 +1,8 @@
 import { chmod } from "node:fs/promises";
 import { createServer, request as httpRequest } from "node:http";
 import { getRequestListener } from "@hono/node-server";
-import { asArray, asObject, concatBytes, decodeUtf8, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
-import { issueServiceAccountToken, type ClusterIssuer } from "@sealpod/identity";
+import { asArray, asObject, concatBytes, decodeUtf8, isSealpodError, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
+import { issueServiceAccountToken, reviewServiceAccountToken, type ClusterIssuer } from "@sealpod/identity";
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { ServicesError } from "./errors.ts";
@@ -20,8 +20,8 @@ export interface TokenRequest {
 }
 
 /**
- * The one resource of the Kubernetes API that a kubelet needs here: `POST …/serviceaccounts/{name}/token`, with the
- * TokenRequest object of `authentication.k8s.io/v1`.
+ * The two resources of the Kubernetes API that are needed here, of `authentication.k8s.io/v1`: `POST …/serviceaccounts/{name}/token` with a TokenRequest, as kubelets ask;
+ * and `POST …/tokenreviews` with a TokenReview, by which those who get such a token learn whose it is.
  */
 export function kubeApp(cluster: ClusterIssuer, serviceAccountUid: (namespace: string, name: string) => string): Hono {
   const app = new Hono();
@@ -46,9 +46,30 @@ export function kubeApp(cluster: ClusterIssuer, serviceAccountUid: (namespace: s
     const expirationTimestamp = new Date(issued.expires * 1000).toISOString().replace(".000Z", "Z");
     return c.json({ kind: "TokenRequest", apiVersion: "authentication.k8s.io/v1", status: { token: issued.token, expirationTimestamp } }, 201);
   });
+  app.post("/apis/authentication.k8s.io/v1/tokenreviews", limit, async (c) => {
+    const body = asObject(parseJson(await c.req.text(), "TokenReview", { maxLength: MAX_BODY, maxDepth: 16 }));
+    const spec = asObject(body?.["spec"]);
+    const { token, audiences } = spec ?? {};
+    if (body?.["kind"] !== "TokenReview" || body["apiVersion"] !== "authentication.k8s.io/v1" || typeof token !== "string") {
+      throw new TypeError("expected a TokenReview of authentication.k8s.io/v1 with a token");
+    }
+    return c.json({ kind: "TokenReview", apiVersion: "authentication.k8s.io/v1", status: await review(token, audiences) }, 201);
+  });
   app.notFound((c) => c.json(status(404, "NotFound", "this API server has service-account tokens alone"), 404));
   app.onError((error, c) => c.json(status(400, "BadRequest", messageOf(error)), 400));
   return app;
+
+  /** What kube-apiserver says: a token that is refused is an answer, not an error. */
+  async function review(token: string, audiences: JsonValue | undefined): Promise<JsonObject> {
+    const wanted = audiences === undefined ? [] : strings(audiences, "spec.audiences");
+    try {
+      const { username, uid, groups, extra, audiences: found } = await reviewServiceAccountToken(cluster, token, wanted);
+      return { authenticated: true, user: { username, uid, groups, extra }, audiences: found };
+    } catch (error) {
+      if (!isSealpodError(error) || error.code === "ERR_IDENTITY_STORE") throw error;
+      return { authenticated: false, user: {}, error: messageOf(error) };
+    }
+  }
 }
 
 /** Serves an application on a unix socket that only its owner can connect to. The directory must be private: a socket is made before its mode is set. */

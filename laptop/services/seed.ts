@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
-import { asObject, encodeUtf8, messageOf, newUuid, parseJson, type Logger, type Random } from "@sealpod/core";
+import { asObject, encodeUtf8, messageOf, newUuid, parseJson, sha256, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
 import { TOKEN_EXCHANGE_AUDIENCE, type IdentityStore } from "@sealpod/identity";
 import { writeFileAtomic } from "@sealpod/io";
-import { KEY_PERMISSIONS, type KeyStore } from "@sealpod/keyvault";
+import { findRole, KEY_PERMISSIONS, SECRET_PERMISSIONS, type AuditLine, type Principal, type VaultStore } from "@sealpod/keyvault";
 import { ServicesError } from "./errors.ts";
 
 /** The service account of the AKS document, and its identity in the federated credential. */
@@ -10,6 +10,10 @@ const WORKLOAD_SUBJECT = "system:serviceaccount:default:workload-identity-sa";
 const WORKLOAD_CREDENTIAL = "kubernetes";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** Everything in the managed HSM: no role alone has all of it. */
+const OWNER_ROLES = ["Managed HSM Administrator", "Managed HSM Crypto User", "Managed HSM Crypto Officer", "Managed HSM Crypto Service Release User"];
+const WORKLOAD_ROLES = ["Managed HSM Crypto Service Release User"];
 
 /** Ids that are made at the first start and stay. */
 export interface Seed {
@@ -21,8 +25,11 @@ export interface Seed {
 /** What {@link seedServices} works on. */
 export interface SeedPorts {
   readonly identities: IdentityStore;
-  readonly keys: KeyStore;
+  readonly keys: VaultStore;
+  /** Name of the managed HSM, and of the vault. */
+  readonly hsm: string;
   readonly vault: string;
+  readonly clock: Clock;
   /** Issuer of the cluster's tokens; its port may differ from the last start's. */
   readonly issuer: string;
   readonly logger: Logger;
@@ -66,24 +73,72 @@ export async function openSeed(file: string, random: Random): Promise<Seed> {
  * client secret at each start: it is kept nowhere but in `up.json`, which goes when the services stop.
  */
 export async function seedServices(seed: Seed, ports: SeedPorts): Promise<Seeded> {
-  const { identities, keys, vault, issuer } = ports;
+  const { identities, issuer } = ports;
   const { tenantId } = seed;
-  identities.registerApplication({ tenantId, name: "laptop owner", clientId: seed.ownerClientId });
-  const clientSecret = await identities.createClientSecret(seed.ownerClientId);
-  keys.grant(vault, { tenantId, id: seed.ownerClientId }, KEY_PERMISSIONS);
+  await identities.registerApplication({ tenantId, name: "laptop owner", clientId: seed.ownerClientId });
+  const { secret: clientSecret } = await identities.createClientSecret(seed.ownerClientId, { replace: true });
+  const owner = { tenantId, id: seed.ownerClientId };
+  await giveRoles(ports, owner, OWNER_ROLES);
+  await allow(ports, owner, { keys: KEY_PERMISSIONS, secrets: SECRET_PERMISSIONS });
 
-  identities.registerApplication({ tenantId, name: "workload-identity", clientId: seed.workloadClientId });
+  await identities.registerApplication({ tenantId, name: "workload-identity", clientId: seed.workloadClientId });
   const credential = { name: WORKLOAD_CREDENTIAL, issuer, subject: WORKLOAD_SUBJECT, audiences: [TOKEN_EXCHANGE_AUDIENCE] };
-  const present = identities.federatedCredentials(seed.workloadClientId).find((other) => other.name === WORKLOAD_CREDENTIAL);
+  const present = (await identities.federatedCredentials(seed.workloadClientId)).find((other) => other.name === WORKLOAD_CREDENTIAL);
   if (present?.issuer !== issuer) {
-    identities.removeFederatedCredential(seed.workloadClientId, WORKLOAD_CREDENTIAL);
-    identities.addFederatedCredential(seed.workloadClientId, credential);
+    await identities.addFederatedCredential(seed.workloadClientId, credential, "service", true);
     ports.logger.log("info", "federated credential set", { issuer, subject: WORKLOAD_SUBJECT });
   }
-  keys.grant(vault, { tenantId, id: seed.workloadClientId }, ["get", "release"]);
+  const workload = { tenantId, id: seed.workloadClientId };
+  await giveRoles(ports, workload, WORKLOAD_ROLES);
+  await allow(ports, workload, { keys: ["get", "release"], secrets: ["get"] });
   return {
     owner: { clientId: seed.ownerClientId, clientSecret },
     workload: { clientId: seed.workloadClientId, subject: WORKLOAD_SUBJECT },
+  };
+}
+
+/** Roles in the managed HSM; those that are there stay. */
+async function giveRoles({ keys, hsm, clock }: SeedPorts, principal: Principal, names: readonly string[]): Promise<void> {
+  const { roles } = await keys.accessOf(hsm, { tenantId: principal.tenantId, appid: principal.id, oid: "" });
+  for (const name of names) {
+    const role = findRole("managedhsm", name);
+    if (role === undefined) throw new ServicesError("ERR_SERVICES_STATE", `there is no role ${name}`);
+    if (roles.some((given) => given.role === role.id && given.scope === "/")) continue;
+    const assignment = { ...principal, name: nameOf(principal, role.id), role: role.id, scope: "/" };
+    await keys.addRoleAssignment(hsm, assignment, seedLine(clock, hsm, "access/role-assignment-create", `${principal.id} ${name}`));
+  }
+}
+
+/** Permissions in the vault; nothing is written if they are there. */
+async function allow({ keys, vault, clock }: SeedPorts, principal: Principal, permissions: Parameters<VaultStore["setAccessPolicy"]>[2]): Promise<void> {
+  const { policies } = await keys.accessOf(vault, { tenantId: principal.tenantId, appid: principal.id, oid: "" });
+  const has = (category: "keys" | "secrets"): boolean =>
+    (permissions[category] ?? []).every((permission) => policies.some((policy) => (policy[category] as readonly string[]).includes(permission)));
+  if (has("keys") && has("secrets")) return;
+  await keys.setAccessPolicy(vault, principal, permissions, seedLine(clock, vault, "access/set-policy", principal.id));
+}
+
+/** The name of an assignment is made of what it is, so that it is the same at each start. */
+function nameOf(principal: Principal, role: string): string {
+  const hex = toHex(sha256(encodeUtf8(`${principal.tenantId}/${principal.id}/${role}`)));
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+}
+
+function seedLine(clock: Clock, vault: string, operation: string, name: string): AuditLine {
+  const who = { tenantId: "", appid: "", oid: "" };
+  return {
+    requestId: "sealpod up",
+    at: clock.now(),
+    vault,
+    operation,
+    name,
+    version: "",
+    ...who,
+    outcome: "allowed",
+    failed: undefined,
+    reason: "what the laptop's owner and the example's pods need",
+    authority: "",
+    findings: [],
   };
 }
 

@@ -191,6 +191,7 @@ describe("running services", () => {
       code: "ERR_SERVICES_RUNNING",
       message: expect.stringContaining(`process ${process.pid}`),
       details: { pid: String(process.pid) },
+      hint: expect.stringContaining('stop them with "sealpod down"'),
     });
     expect(await readUp(state)).toEqual(services.up);
   });
@@ -224,7 +225,7 @@ describe("starting and stopping", () => {
     const first = await startServices(options(state));
     await first.stop();
     const second = await startServices(options(state));
-    expect(second.identities.federatedCredentials(second.up.workload.clientId)).toMatchObject([{ issuer: second.up.endpoints.issuer }]);
+    expect(await second.identities.federatedCredentials(second.up.workload.clientId)).toMatchObject([{ issuer: second.up.endpoints.issuer }]);
     await second.stop();
   });
 

@@ -4,13 +4,25 @@ import { resolve } from "node:path";
 import { attestationApp, openAttestationStore, startKeyRotation } from "@sealpod/attestation";
 import { MICROSOFT_UVM_TRUST } from "@sealpod/cose";
 import { isSealpodError, messageOf, sha256, toHex, type Clock, type Logger, type Random } from "@sealpod/core";
-import { identityApp, openIdentityStore, tenantIssuer, type IdentityStore } from "@sealpod/identity";
+import {
+  FederatedIssuers,
+  identityApp,
+  MANAGEMENT_RESOURCES,
+  openIdentityStore,
+  ownTokenAccess,
+  startKeyRotation as startIdentityRotation,
+  tenantIssuer,
+  type IdentityStore,
+  type ManagementOptions,
+  type TokenService,
+} from "@sealpod/identity";
 import { lockFile, makeDirectory, writeFileAtomic } from "@sealpod/io";
-import { keyvaultApp, openKeyStore, type KeyStore } from "@sealpod/keyvault";
+import { kbsApp } from "@sealpod/kbs";
+import { keyvaultApp, openVaultStore, rotateDue, startUpkeep, type VaultStore } from "@sealpod/keyvault";
 import { EMULATED_NOTICE, SecurityProcessor, servePsp } from "@sealpod/psp";
 import { createService } from "@sealpod/service";
 import { AMD_ROOTS } from "@sealpod/snp";
-import { ATTESTATION_RESOURCE, laptopManagement } from "./attestation-management.ts";
+import { ATTESTATION_RESOURCE, OwnerTokens } from "./owner-tokens.ts";
 import { Authority, chainPem, type ServerName } from "./authority.ts";
 import { ServicesError } from "./errors.ts";
 import { laptopFetch } from "./fetch.ts";
@@ -19,8 +31,14 @@ import { Listener } from "./listener.ts";
 import { openSeed, seedServices } from "./seed.ts";
 import { upFile, writeUp, type Up } from "./up.ts";
 
-/** The one vault. The document's key lies in a managed HSM, whose keys are all HSM keys. */
-const VAULT = { name: "demo", kind: "managedhsm" } as const;
+/** The document's key lies in a managed HSM, whose keys are all HSM keys and whose access is by roles. */
+const HSM = { name: "demo", kind: "managedhsm" } as const;
+
+/** A key vault beside it, with secrets and access policies: `az keyvault set-policy --secret-permissions get`. */
+const VAULT = { name: "kv", kind: "vault" } as const;
+
+/** A wrapping key signs off after this long; see the key vault's own configuration. Milliseconds. */
+const WRAPPING_KEY_PERIOD = 90 * 24 * 60 * 60 * 1000;
 
 /** What attested compliance means on a laptop: the emulator launched what it says. */
 const COMPLIANCE = "sealpod-compliant-uvm";
@@ -62,8 +80,8 @@ export interface ServicesOptions {
 /** The services while they run. */
 export interface RunningServices extends AsyncDisposable {
   readonly up: Up;
-  /** Keys, grants and the audit of releases. */
-  readonly keys: KeyStore;
+  /** Keys, secrets, access and audit of the vaults. */
+  readonly keys: VaultStore;
   readonly identities: IdentityStore;
   /** Ends all connections and guests, closes the databases, removes `up.json`. */
   stop(): Promise<void>;
@@ -109,8 +127,19 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
   const issuer = `${url(login)}/oidc/laptop/`;
 
   const databases = { masterKey: await openMasterKey(state, random), clock, random };
-  const identities = stack.adopt(await openIdentityStore({ file: `${state}/services/identity.sqlite`, ...databases }), closeStore);
-  const keys = stack.adopt(openKeyStore({ file: `${state}/services/keyvault.sqlite`, ...databases }), closeStore);
+  const identities = stack.use(await openIdentityStore({ url: `${state}/services/identity.sqlite`, ...databases, logger }));
+  const identityRotation = startIdentityRotation({ store: identities, timer: TIMER, logger });
+  stack.defer(() => identityRotation.stop());
+  const keys = stack.use(await openVaultStore({ url: `${state}/services/keyvault.sqlite`, master: databases.masterKey, clock, random, logger }));
+  const upkeep = startUpkeep({
+    store: keys,
+    rotateKeys: async () => rotateDue({ store: keys, clock, random, logger }),
+    every: WRAPPING_KEY_PERIOD,
+    clock,
+    logger,
+    timer: TIMER,
+  });
+  stack.defer(() => upkeep.stop());
   const attestations = stack.adopt(await openAttestationStore({ file: `${state}/services/attestation.sqlite`, ...databases }), closeStore);
   const rotation = startKeyRotation({ store: attestations, timer: TIMER, logger });
   stack.defer(() => rotation.stop());
@@ -128,6 +157,7 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
   // Every root is named here on purpose: this laptop's verifier takes its own emulator's word, and each token says so.
   const roots = [processor.trustRoot, ...AMD_ROOTS];
   const evidenceRoots = [...new Set(roots.map((root) => root.name))];
+  const owner = new OwnerTokens({ identities, issuer: tenantIssuer(url(login), seed.tenantId), ownerClientId: seed.ownerClientId, clock });
   const attestationService = createService({
     name: "attestation",
     version: "laptop",
@@ -137,13 +167,11 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
       roots,
       // The laptop's own virtual machines, and Microsoft's: genuine evidence of Azure is judged here as there.
       uvmTrust: [{ ...processor.uvmTrust, claim: options.compliance ?? COMPLIANCE }, ...MICROSOFT_UVM_TRUST],
-      management: laptopManagement({
-        identities,
-        issuer: tenantIssuer(url(login), seed.tenantId),
+      management: {
         authority: `${url(login)}/${seed.tenantId}`,
-        ownerClientId: seed.ownerClientId,
-        clock,
-      }),
+        resource: ATTESTATION_RESOURCE,
+        authenticate: async (token) => owner.judge(token, [ATTESTATION_RESOURCE]),
+      },
       clock,
       random,
       logger,
@@ -156,36 +184,73 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
     ready: { database: () => void attestations.signer() },
   });
   listener.handle(attestation, (request) => attestationService.fetch(request));
-  const identityService = identityApp({
+  const tokenService: TokenService = {
     authority: url(login),
     tenants: [seed.tenantId],
-    resources: [...RESOURCES, ATTESTATION_RESOURCE, `https://vault.${domain}`],
-    clusterIssuer: issuer,
+    resources: [...RESOURCES, ATTESTATION_RESOURCE, ...MANAGEMENT_RESOURCES, `https://vault.${domain}`],
+    clusters: [{ name: "default", issuer }],
+    // Clusters elsewhere may be named in federated credentials as well: their keys are fetched from the network like anybody's.
+    federation: new FederatedIssuers({ fetch: async (address, init) => fetch(address, init), clock, logger }),
     store: identities,
     clock,
     random,
-    logger,
-  });
+  };
+  const identityService = identityApp({ ...tokenService, management: operatedBy(ownTokenAccess(tokenService, [seed.ownerClientId])), logger });
   listener.handle(login, (request) => identityService.fetch(request));
   const vaultCredential = hosts.find((entry) => entry.name === names.vault.name)?.credential;
   if (vaultCredential === undefined) throw new ServicesError("ERR_SERVICES_STATE", "the vault has no certificate");
-  const keyvaultService = keyvaultApp({
-    store: keys,
-    domain: `vault.${domain}`,
-    vaults: [VAULT],
-    issuers: [{ issuer: tenantIssuer(url(login), seed.tenantId), tenantId: seed.tenantId, authorization: `${url(login)}/${seed.tenantId}` }],
-    resource: `https://vault.${domain}`,
-    audiences: RESOURCES,
-    signer: { privateKey: vaultCredential.key, chain: vaultCredential.chain.map((certificate) => certificate.der) },
-    evidenceRoots,
-    fetch: laptopFetch(route),
-    clock,
-    random,
-    logger,
+  const administrators = [{ tenantId: seed.tenantId, id: seed.ownerClientId }];
+  const common = { logger, clock, random, limits: { rate: "off" } } as const;
+  const keyvaultService = createService({
+    ...common,
+    name: "keyvault",
+    version: "laptop",
+    app: keyvaultApp({
+      store: keys,
+      domain: `vault.${domain}`,
+      vaults: [
+        { ...HSM, administrators },
+        { ...VAULT, administrators },
+      ],
+      issuers: [{ issuer: tenantIssuer(url(login), seed.tenantId), tenantId: seed.tenantId, authorization: `${url(login)}/${seed.tenantId}` }],
+      resource: `https://vault.${domain}`,
+      audiences: RESOURCES,
+      signer: { privateKey: vaultCredential.key, chain: vaultCredential.chain.map((certificate) => certificate.der) },
+      evidenceRoots,
+      fetch: laptopFetch(route),
+      clock,
+      random,
+      logger,
+    }),
+    ready: { database: async () => keys.check() },
   });
   listener.handle(names.vault.name, (request) => keyvaultService.fetch(request));
+  // CoCo's key broker, over the secrets of the vault.
+  const kbsService = createService({
+    ...common,
+    name: "kbs",
+    version: "laptop",
+    app: kbsApp({
+      store: keys,
+      vault: VAULT.name,
+      keys: { vault: HSM.name, authority: url(names.kbs.name) },
+      roots,
+      administrators: {
+        async authenticate(token) {
+          const verdict = owner.judge(token, RESOURCES);
+          if (verdict.kind === "allowed") return { kind: "allowed", tenantId: seed.tenantId, appid: seed.ownerClientId, oid: "" };
+          return { kind: "refused", problem: verdict.problem };
+        },
+      },
+      clock,
+      random,
+      logger,
+    }),
+    ready: { database: async () => keys.check() },
+  });
+  listener.handle(names.kbs.name, (request) => kbsService.fetch(request));
 
-  const seeded = await seedServices(seed, { identities, keys, vault: VAULT.name, issuer, logger });
+  const seeded = await seedServices(seed, { identities, keys, hsm: HSM.name, vault: VAULT.name, issuer, clock, logger });
   const up: Up = {
     version: 1,
     pid: options.pid,
@@ -193,7 +258,14 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
     state,
     port,
     ...route,
-    endpoints: { attestation: `${attestation}:${port}`, vault: `${VAULT.name}.vault.${domain}:${port}`, authority: url(login), issuer },
+    endpoints: {
+      attestation: `${attestation}:${port}`,
+      vault: `${HSM.name}.vault.${domain}:${port}`,
+      keyvault: `${VAULT.name}.vault.${domain}:${port}`,
+      kbs: `${names.kbs.name}:${port}`,
+      authority: url(login),
+      issuer,
+    },
     sockets: { psp: `${state}/psp.sock`, kube: `${state}/kube.sock` },
     tenantId: seed.tenantId,
     ...seeded,
@@ -204,11 +276,23 @@ async function start(options: ServicesOptions, stack: AsyncDisposableStack): Pro
   return { up, keys, identities };
 }
 
-function serverNames(domain: string): { readonly attestation: ServerName; readonly login: ServerName; readonly vault: ServerName } {
+/** The laptop has one tenant, and whoever manages it operates the whole service: there are no others whose keys it would be to protect. */
+function operatedBy(access: ManagementOptions): ManagementOptions {
+  return {
+    ...access,
+    async authenticate(token) {
+      const verdict = await access.authenticate(token);
+      return verdict.kind === "allowed" ? { kind: "allowed", subject: verdict.subject } : verdict;
+    },
+  };
+}
+
+function serverNames(domain: string): Readonly<Record<"attestation" | "login" | "vault" | "kbs", ServerName>> {
   return {
     attestation: { file: "attest", name: `attest.${domain}`, key: "p256" },
     login: { file: "login", name: `login.${domain}`, key: "p256" },
     vault: { file: "vault", name: `*.vault.${domain}`, key: "rsa-2048" },
+    kbs: { file: "kbs", name: `kbs.${domain}`, key: "p256" },
   };
 }
 
@@ -232,7 +316,7 @@ async function lock(state: string): Promise<AsyncDisposable> {
     throw new ServicesError("ERR_SERVICES_RUNNING", `the services already run on ${state}${pid === undefined ? "" : ` (process ${String(pid)})`}`, {
       cause,
       details: { pid },
-      hint: pid === undefined ? (cause.hint ?? "") : `Use them as they are, stop them with "kill ${String(pid)}", or take another directory with --state.`,
+      hint: pid === undefined ? (cause.hint ?? "") : `Use them as they are, stop them with "sealpod down", or take another directory with --state.`,
     });
   }
 }

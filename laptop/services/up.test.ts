@@ -15,6 +15,8 @@ const UP: Up = {
   caCertificate: "-----BEGIN CERTIFICATE-----\n",
   endpoints: {
     attestation: "attest.sealpod.internal:8443",
+    keyvault: "kv.vault.sealpod.internal:8443",
+    kbs: "kbs.sealpod.internal:8443",
     vault: "demo.vault.sealpod.internal:8443",
     authority: "https://login.sealpod.internal:8443",
     issuer: "https://login.sealpod.internal:8443/oidc/laptop/",

@@ -33,8 +33,12 @@ export interface Up {
 export interface Endpoints {
   /** Host name and port, as manifests and the sidecar take them. */
   readonly attestation: string;
-  /** Host name and port. */
+  /** Host name and port of the managed HSM. */
   readonly vault: string;
+  /** Host name and port of the key vault with secrets. */
+  readonly keyvault: string;
+  /** Host name and port of the key broker of CoCo. */
+  readonly kbs: string;
   /** `https://login.<domain>:<port>`, no slash at its end. */
   readonly authority: string;
   /** Issuer of the cluster's service-account tokens. */
@@ -117,6 +121,8 @@ export function parseUp(text: string, what: string): Up {
       endpoints: {
         attestation: string(endpoints, "attestation"),
         vault: string(endpoints, "vault"),
+        keyvault: string(endpoints, "keyvault"),
+        kbs: string(endpoints, "kbs"),
         authority: string(endpoints, "authority"),
         issuer: string(endpoints, "issuer"),
       },

@@ -1,5 +1,6 @@
 export * from "./abort.ts";
 export * from "./bytes.ts";
+export * from "./canonical-json.ts";
 export * from "./errors.ts";
 export * from "./json.ts";
 export * from "./ports.ts";

@@ -10,6 +10,7 @@ export * from "./gen/types_pb.ts";
 export * as contentApi from "./gen/content_pb.ts";
 export * as criApi from "./gen/cri_pb.ts";
 export * as imagesApi from "./gen/images_pb.ts";
+export * as keyProviderApi from "./gen/key_provider_pb.ts";
 export * from "./errors.ts";
 export * from "./message.ts";
 export * from "./policy-input.ts";

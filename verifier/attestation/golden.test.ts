@@ -1,11 +1,11 @@
-import { constants, createDecipheriv, createPrivateKey, createPublicKey, generateKeyPairSync, privateDecrypt, X509Certificate } from "node:crypto";
+import { constants, createDecipheriv, createHash, createPrivateKey, createPublicKey, generateKeyPairSync, privateDecrypt, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { compactVerify, decodeJwt, decodeProtectedHeader } from "jose";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeUtf8, silentLogger, toBase64url } from "@sealpod/core";
 import type { UvmTrust } from "@sealpod/cose";
 import { identityApp, openIdentityStore, tenantIssuer, type IdentityStore } from "@sealpod/identity";
-import { explainRelease, keyvaultApp, openKeyStore, type KeyStore } from "@sealpod/keyvault";
+import { explainRelease, keyvaultApp, openVaultStore, type VaultStore } from "@sealpod/keyvault";
 import { issueCertificate, OID } from "@sealpod/pki";
 import { AMD_ROOTS } from "@sealpod/snp";
 import { attestationApp, openAttestationStore, type AttestationStore } from "./index.ts";
@@ -47,15 +47,15 @@ describe.skipIf(!present)("genuine evidence (skipped without ../shared/vectors/a
   const masterKey = new Uint8Array(32).fill(5);
   let attestationStore: AttestationStore;
   let identityStore: IdentityStore;
-  let keyStore: KeyStore;
+  let keyStore: VaultStore;
   let fetchApp: (url: string, init?: RequestInit) => Promise<Response>;
   let bearer: string;
 
   beforeAll(async () => {
     time = Date.UTC(2025, 9, 15);
     attestationStore = await openAttestationStore({ file: ":memory:", masterKey, clock, random });
-    identityStore = await openIdentityStore({ file: ":memory:", masterKey, clock, random });
-    keyStore = openKeyStore({ file: ":memory:", masterKey, clock, random });
+    identityStore = await openIdentityStore({ url: ":memory:", masterKey, clock, random });
+    keyStore = await openVaultStore({ url: ":memory:", master: masterKey, clock, random });
     const attestation = attestationApp({
       issuer: ISSUER,
       store: attestationStore,
@@ -69,7 +69,7 @@ describe.skipIf(!present)("genuine evidence (skipped without ../shared/vectors/a
       authority: AUTHORITY,
       tenants: [TENANT],
       resources: [VAULT],
-      clusterIssuer: `${AUTHORITY}/cluster/`,
+      clusters: [{ name: "default", issuer: `${AUTHORITY}/cluster/` }],
       store: identityStore,
       clock,
       random,
@@ -106,10 +106,10 @@ describe.skipIf(!present)("genuine evidence (skipped without ../shared/vectors/a
     ]);
     fetchApp = async (url, init) => (await apps.get(new URL(url).hostname)?.(url, init)) ?? Promise.reject(new TypeError("no such host"));
 
-    const { clientId } = identityStore.registerApplication({ tenantId: TENANT, name: "owner" });
+    const { clientId } = await identityStore.registerApplication({ tenantId: TENANT, name: "owner" });
     const form = {
       client_id: clientId,
-      client_secret: await identityStore.createClientSecret(clientId),
+      client_secret: (await identityStore.createClientSecret(clientId)).secret,
       grant_type: "client_credentials",
       scope: `${VAULT}/.default`,
     };
@@ -119,12 +119,24 @@ describe.skipIf(!present)("genuine evidence (skipped without ../shared/vectors/a
       body: new URLSearchParams(form).toString(),
     });
     bearer = `Bearer ${((await answer.json()) as { access_token: string }).access_token}`;
-    keyStore.grant("demo", { tenantId: TENANT, id: clientId }, ["import", "release"]);
+    const audit = {
+      requestId: "golden",
+      at: time,
+      vault: "demo",
+      operation: "access/set-policy",
+      name: clientId,
+      version: "",
+      tenantId: TENANT,
+      appid: "",
+      oid: "",
+    } as const;
+    const outcome = { outcome: "allowed", failed: undefined, reason: "", authority: "", findings: [] } as const;
+    await keyStore.setAccessPolicy("demo", { tenantId: TENANT, id: clientId }, { keys: ["import", "release"] }, { ...audit, ...outcome });
   });
-  afterAll(() => {
+  afterAll(async () => {
     attestationStore.close();
-    identityStore.close();
-    keyStore.close();
+    await identityStore.close();
+    await keyStore.close();
   });
 
   const attest = async (body: string): Promise<{ status: number; body: { token: string; error: { message: string; innererror: { code: string } } } }> => {
@@ -178,32 +190,43 @@ describe.skipIf(!present)("genuine evidence (skipped without ../shared/vectors/a
       const decode = (name: string): Uint8Array => new Uint8Array(Buffer.from(evidence[name] ?? "", "base64"));
       return request(decode("attestation"), Buffer.from(decode("platformCertificates")).toString(), [decode("uvmEndorsements")]);
     };
-    const policy = {
+    /** HOST_DATA of a group: the digest of the policy that it was started with, which the values of its Helm chart have. */
+    const hostdataOf = (group: string): string => {
+      const [, ccePolicy = ""] = /ccepolicy["']?\s*[:=]\s*["']?([A-Za-z0-9+/=]{16,})/i.exec(text(`cleanroom/${group}/values.txt`)) ?? [];
+      return createHash("sha256").update(Buffer.from(ccePolicy, "base64")).digest("hex");
+    };
+    const policyOf = (hostdata: string): Json => ({
       version: "1.0.0",
       anyOf: [
         {
           authority: ISSUER,
           allOf: [
-            { claim: "x-ms-sevsnpvm-hostdata", equals: "73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20" },
+            { claim: "x-ms-sevsnpvm-hostdata", equals: hostdata },
             { claim: "x-ms-compliance-status", equals: "azure-compliant-uvm" },
             { claim: "x-ms-sevsnpvm-is-debuggable", equals: "false" },
             { claim: "x-ms-sevsnpvm-vmpl", equals: "0" },
           ],
         },
       ],
-    };
+    });
     const secret = Buffer.alloc(32, 0x5a);
 
     beforeAll(async () => {
       time = Date.UTC(2025, 9, 15);
-      const data = toBase64url(encodeUtf8(JSON.stringify(policy)));
-      const { status } = await vault("PUT", "/keys/golden", {
-        key: { kty: "oct-HSM", k: secret.toString("base64url"), key_size: 256 },
-        hsm: true,
-        attributes: { exportable: true },
-        release_policy: { contentType: "application/json; charset=utf-8", data },
-      });
-      expect(status).toBe(200);
+      expect(hostdataOf("insecure-virtual")).toBe("73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20");
+      expect(hostdataOf("insecure-virtual-2")).toBe("7ec5120f0f497e22b18e59ed702ed82e2732562245c9a944f54cd41db4f491af");
+      for (const [name, group] of [
+        ["golden", "insecure-virtual"],
+        ["other", "insecure-virtual-2"],
+      ] as const) {
+        const { status } = await vault("PUT", `/keys/${name}`, {
+          key: { kty: "oct-HSM", k: secret.toString("base64url"), key_size: 256 },
+          hsm: true,
+          attributes: { exportable: true },
+          release_policy: { contentType: "application/json; charset=utf-8", data: toBase64url(encodeUtf8(JSON.stringify(policyOf(hostdataOf(group))))) },
+        });
+        expect(status).toBe(200);
+      }
     });
 
     it("gives a token with the wrapping key, the compliance status and the nonce without loss", async () => {
@@ -246,10 +269,24 @@ describe.skipIf(!present)("genuine evidence (skipped without ../shared/vectors/a
       const { status: refused, body, requestId } = await vault("POST", "/keys/golden/release", { target: attestation.token });
       expect(refused).toBe(403);
       expect(JSON.stringify(body)).not.toMatch(/hostdata|73973b78/);
-      const explanation = explainRelease(keyStore, { requestId });
+      const explanation = await explainRelease(keyStore, { requestId });
       expect(explanation?.record.failed).toBe("policy");
       expect(explanation?.record.findings.filter(({ matched }) => !matched)).toMatchObject([
         { claim: "x-ms-sevsnpvm-hostdata", found: '"7ec5120f0f497e22b18e59ed702ed82e2732562245c9a944f54cd41db4f491af"' },
+      ]);
+    });
+
+    it("does not get the key of the other group", async () => {
+      const { body: attestation } = await attest(genuineRequest());
+      const { status: refused, body, requestId } = await vault("POST", "/keys/other/release", { target: attestation.token });
+      expect(refused).toBe(403);
+      expect(JSON.stringify(body)).not.toMatch(/hostdata|7ec5120f/);
+      const findings = (await explainRelease(keyStore, { requestId }))?.record.findings;
+      expect(findings?.map(({ claim, matched }) => [claim.replace(/.*-/, ""), matched])).toEqual([
+        ["hostdata", false],
+        ["status", true],
+        ["debuggable", true],
+        ["vmpl", true],
       ]);
     });
 

@@ -62,4 +62,5 @@ export {
   type VerifyTokenOptions,
 } from "./verify-token.ts";
 export { ATTESTATION_PREFIX, attestationProgram, startAttestationServer, type AttestationServerPorts, type RunningAttestation } from "./server.ts";
-export { ATTESTATION_SETTINGS, type AttestationSettings, type CrlsSetting, type ManagementIssuer, type RootSetting } from "./server-settings.ts";
+export { ATTESTATION_SETTINGS, type AttestationSettings, type CrlsSetting, type ManagementIssuer } from "./server-settings.ts";
+export { openRoots, rootSetting, type RootSetting } from "./server-roots.ts";

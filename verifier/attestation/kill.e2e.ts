@@ -54,7 +54,7 @@ it(`keeps every acknowledged policy change and every signing key over ${ROUNDS} 
   let changes = 0;
   for (let round = 0; round <= ROUNDS; round++) {
     const server = world.start();
-    await server.listening();
+    await server.started();
     const stored = await storedNumber();
     // One that was sent and not acknowledged may have been made all the same, and nothing else.
     expect([acknowledged, sent]).toContain(stored);
@@ -132,12 +132,12 @@ it(`starts after ${BIRTHS} kills while it makes its database, and keeps the key 
     // At a moment within a start that chance gives; in the last round right after the first key was published.
     let known: readonly string[] = [];
     if (round === BIRTHS - 1) {
-      await first.listening();
+      await first.started();
       known = await publishedKids();
-    } else await Promise.race([new Promise((resolve) => void setTimeout(resolve, 200 + Math.random() * 800)), first.listening()]);
+    } else await Promise.race([new Promise((resolve) => void setTimeout(resolve, 200 + Math.random() * 800)), first.started()]);
     await kill(first);
     const second = world.start(["--config", world.config(change)]);
-    await second.listening();
+    await second.started();
     const published = await publishedKids();
     expect(published).toHaveLength(1);
     for (const kid of known) expect(published).toContain(kid);

@@ -1,36 +1,28 @@
 import type { UvmTrust } from "@sealpod/cose";
-import { asObject, type JsonObject, type JsonValue } from "@sealpod/core";
+import type { JsonValue } from "@sealpod/core";
 import {
   booleanSetting,
   choiceSetting,
   commonSettings,
   durationSetting,
+  fields,
   fileSetting,
+  isPlainUrl,
   jsonSetting,
   listSetting,
+  textOf,
   textSetting,
   type CommonSettings,
   type CommonValues,
   type Setting,
 } from "@sealpod/service";
-import { PRODUCT_NAMES, type ProductName } from "@sealpod/snp";
+import { rootSetting, type RootSetting } from "./server-roots.ts";
 import { KEYS_CACHE_TIME } from "./store.ts";
 
 const MINUTE = 60 * 1000;
 const DAY = 24 * 60 * MINUTE;
 /** Node's timers take less than 2^31 milliseconds, some 24.9 days: what is longer they take for one millisecond. */
 const MAX_TIMER: number = 24 * DAY;
-
-/** A root of trust as it is configured: AMD's, which the program knows, or another that is named with its certificate. */
-export type RootSetting =
-  | "amd"
-  | {
-      /** `x-sealpod-root` of tokens that rest on it. */
-      readonly name: string;
-      readonly product: ProductName;
-      /** Path of the certificate, PEM; the last one of the file if it holds a chain. */
-      readonly certificate: string;
-    };
 
 /** Where revocation lists come from. */
 export type CrlsSetting =
@@ -102,7 +94,7 @@ export const ATTESTATION_SETTINGS: CommonSettings & Schema<Omit<AttestationSetti
   roots: listSetting(
     "Roots whose evidence is taken: \"amd\", and others that are named with their certificate. A root that is not AMD's (an emulator's) proves nothing about hardware; each token says in x-sealpod-root which one it rests on.",
     { preset: ["amd"] },
-    jsonSetting("A root.", '"amd" or {"name", "product", "certificate"}', { required: true }, parseRoot),
+    rootSetting,
   ),
   revocation: {
     crls: jsonSetting(
@@ -159,18 +151,6 @@ export const ATTESTATION_SETTINGS: CommonSettings & Schema<Omit<AttestationSetti
   },
 };
 
-function parseRoot(value: JsonValue, directory: string): RootSetting {
-  if (value === "amd") return "amd";
-  const root = fields(value, ["name", "product", "certificate"]);
-  const name = textOf(root, "name");
-  // A root that calls itself AMD would have tokens say so.
-  if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(name) || name === "amd")
-    throw new Error('expected a name of lower-case letters, digits, ".", "_" and "-" that is not amd');
-  const product = PRODUCT_NAMES.find((item) => item === root["product"]);
-  if (product === undefined) throw new Error(`expected a product of ${PRODUCT_NAMES.join(", ")}`);
-  return { name, product, certificate: pathSetting.parse(textOf(root, "certificate"), directory) };
-}
-
 function parseCrls(value: JsonValue, directory: string): CrlsSetting {
   if (value === "off") return { kind: "off" };
   if (typeof value === "string") {
@@ -203,26 +183,3 @@ function parseIssuer(value: JsonValue): ManagementIssuer {
 
 const pathSetting: Setting<string> = fileSetting("A path.", { required: true });
 const pathsSetting: Setting<readonly string[]> = listSetting("Paths.", { required: true }, pathSetting);
-
-/** An object with exactly these members. */
-function fields(value: JsonValue, names: readonly string[]): JsonObject {
-  const found = asObject(value);
-  const missing = names.filter((name) => found?.[name] === undefined);
-  const unknown = Object.keys(found ?? {}).filter((name) => !names.includes(name));
-  if (found === undefined || missing.length > 0 || unknown.length > 0) {
-    const what = found === undefined ? "" : missing.length > 0 ? `; ${missing.join(", ")} missing` : `; ${unknown.join(", ")} unknown`;
-    throw new Error(`expected an object with ${names.join(", ")}${what}`);
-  }
-  return found;
-}
-
-function textOf(object: JsonObject, name: string): string {
-  const value = object[name];
-  if (typeof value !== "string" || value === "") throw new Error(`expected text as ${name}`);
-  return value;
-}
-
-function isPlainUrl(text: string, schemes: readonly string[]): boolean {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  return url !== undefined && schemes.includes(url.protocol) && url.search === "" && url.hash === "" && url.username === "" && url.password === "";
-}

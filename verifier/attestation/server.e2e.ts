@@ -38,7 +38,7 @@ describe("the attestation service as a process", () => {
 
   it("answers over TLS, tells its health, issues tokens, and logs no secrets", async () => {
     const server = world.start();
-    expect(await server.listening()).toMatchObject({
+    expect(await server.started()).toMatchObject({
       level: 30,
       name: "attestation",
       url: `https://127.0.0.1:${world.port}`,
@@ -76,14 +76,14 @@ describe("the attestation service as a process", () => {
       SEALPOD_ATTESTATION_MASTER_KEY_ENVIRONMENT: "THE_KEY",
       THE_KEY: Buffer.from(world.masterKey).toString("base64"),
     });
-    expect(await server.listening()).toMatchObject({ issuer: "https://attest.example" });
+    expect(await server.started()).toMatchObject({ issuer: "https://attest.example" });
     server.child.kill("SIGINT");
     expect(await server.exited).toEqual({ code: 0, signal: null });
   });
 
   it("finishes under load what it has taken when it is asked to end, and then ends", async () => {
     const server = world.start();
-    await server.listening();
+    await server.started();
     const body = world.evidence();
     const holding = await Promise.all([held(body), held(body), held(body)]);
     const over = new AbortController();
@@ -122,7 +122,7 @@ describe("the attestation service as a process", () => {
 
   it("ends at once when it is asked twice", async () => {
     const server = world.start();
-    await server.listening();
+    await server.started();
     const { closed } = await held(world.evidence());
     server.child.kill("SIGTERM");
     await server.until(({ msg }) => msg === "stopping");
@@ -135,7 +135,7 @@ describe("the attestation service as a process", () => {
 
   it("reads a new TLS certificate on SIGHUP", async () => {
     const server = world.start();
-    await server.listening();
+    await server.started();
     world.makeCertificate("tls", "renewed");
     server.child.kill("SIGHUP");
     await server.until(({ msg }) => msg === "TLS certificate loaded");

@@ -3,24 +3,15 @@ import { MICROSOFT_UVM_TRUST } from "@sealpod/cose";
 import { messageOf, type Clock, type Logger, type Random } from "@sealpod/core";
 import { parseCertificatesPem } from "@sealpod/pki";
 import { loadMasterKey } from "@sealpod/sealing";
-import {
-  createService,
-  isLoopback,
-  limitsOf,
-  operationsOf,
-  serve,
-  serveOptionsOf,
-  ServiceError,
-  type ServiceProgram,
-  type StartedProgram,
-} from "@sealpod/service";
-import { AMD_ROOTS, parseReportPolicy, trustRootOf, type ReportPolicy, type TrustRoot } from "@sealpod/snp";
+import { repeat, ServiceError, startService, type ServiceProgram, type StartedService } from "@sealpod/service";
+import { parseReportPolicy, type ReportPolicy } from "@sealpod/snp";
 import { attestationApp } from "./app.ts";
 import manifest from "./package.json" with { type: "json" };
 import { startKeyRotation } from "./rotation.ts";
 import { openManagement } from "./server-management.ts";
 import { openRevocation } from "./server-revocation.ts";
-import { ATTESTATION_SETTINGS, type AttestationSettings, type RootSetting } from "./server-settings.ts";
+import { openRoots } from "./server-roots.ts";
+import { ATTESTATION_SETTINGS, type AttestationSettings } from "./server-settings.ts";
 import { openAttestationStore } from "./store.ts";
 
 /** Before each of the service's environment variables. */
@@ -41,10 +32,7 @@ export interface AttestationServerPorts {
 }
 
 /** The service while it listens. */
-export interface RunningAttestation extends StartedProgram {
-  /** `https://host:port` of the listener, which behind a proxy is not the issuer. */
-  readonly url: string;
-  readonly operationsUrl: string | undefined;
+export interface RunningAttestation extends StartedService {
   /** Names of the roots whose evidence is taken. */
   readonly roots: readonly string[];
 }
@@ -96,57 +84,30 @@ export async function startAttestationServer(settings: AttestationSettings, port
     ...(management === undefined ? {} : { management }),
     ...(defaultPolicyHash === undefined ? {} : { defaultPolicyHash }),
   });
-  const service = createService({
+  const names = [...new Set(roots.map(({ name }) => name))];
+  const started = await startService({
     name: "attestation",
     version: manifest.version,
     app,
-    logger,
-    clock,
-    random,
-    limits: limitsOf(settings),
-    operations: operationsOf(settings) === "main" ? "main" : "separate",
+    settings,
+    ports,
     ready: {
       database: () => void store.signer(),
       rotation: () => store.checkRotation(),
       ...(revocation === undefined ? {} : { revocation: () => revocation.check() }),
     },
-    replaceGlobals: ports.ownsProcess,
-  });
-  const server = await serve(service, serveOptionsOf(settings));
-  const operations = operationsOf(settings) === "main" ? "main" : "off";
-  if (settings.tls.cert === undefined && !isLoopback(settings.listen.host))
-    logger.log("warn", "the service speaks plain HTTP on an address that others reach: put a proxy with TLS in front of it", { url: server.url });
-
-  const owned = stack.move();
-  const names = [...new Set(roots.map(({ name }) => name))];
-  let stopping: Promise<void> | undefined;
-  const stop = async (): Promise<void> => {
-    service.retire();
-    if (settings.stop.delay > 0) await new Promise((resolve) => void setTimeout(resolve, settings.stop.delay));
-    await server.stop(settings.stop.grace);
-    await owned.disposeAsync();
-  };
-  return {
-    url: server.url,
-    operationsUrl: server.operationsUrl,
-    roots: names,
-    summary: {
-      url: server.url,
+    owned: stack.move(),
+    summary: ({ url, operations }) => ({
+      url,
       issuer: settings.issuer,
-      operations: server.operationsUrl ?? operations,
+      operations,
       roots: names.join(", "),
       management: management === undefined ? "off" : settings.management.mode,
       revocation: settings.revocation.crls.kind,
-    },
-    async reload() {
-      await server.reload();
-      await revocation?.refresh();
-    },
-    async stop() {
-      stopping ??= stop();
-      return stopping;
-    },
-  };
+    }),
+    reload: async () => revocation?.refresh(),
+  });
+  return { ...started, roots: names };
 }
 
 /** The service for `main.ts`. */
@@ -188,19 +149,6 @@ function requireVouched(unvouched: readonly string[]): void {
   );
 }
 
-async function openRoots(settings: readonly RootSetting[]): Promise<readonly TrustRoot[]> {
-  const roots: TrustRoot[] = [];
-  for (const setting of settings) {
-    if (setting === "amd") roots.push(...AMD_ROOTS);
-    else {
-      const root = (await readCertificates(setting.certificate)).at(-1);
-      if (root === undefined) throw new ServiceError("ERR_SERVICE_CONFIG", `${setting.certificate} holds no certificate`);
-      roots.push(trustRootOf(root, setting.name, setting.product));
-    }
-  }
-  return roots;
-}
-
 async function readCertificates(file: string): Promise<ReturnType<typeof parseCertificatesPem>> {
   return readConfigured(file, "certificate", (text) => parseCertificatesPem(text, file));
 }
@@ -215,9 +163,4 @@ async function readConfigured<T>(file: string, what: string, parse: (text: strin
   } catch (cause) {
     throw new ServiceError("ERR_SERVICE_CONFIG", `the ${what} ${file} cannot be used: ${messageOf(cause)}`, { cause });
   }
-}
-
-function repeat(milliseconds: number, action: () => void): () => void {
-  const timer = setInterval(action, milliseconds).unref();
-  return () => clearInterval(timer);
 }

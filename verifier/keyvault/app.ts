@@ -1,45 +1,64 @@
 import { Hono, type Context } from "hono";
-import { bodyLimit } from "hono/body-limit";
-import {
-  asObject,
-  decodeUtf8,
-  fromBase64url,
-  messageOf,
-  newUuid,
-  parseJson,
-  toBase64url,
-  encodeUtf8,
-  type Clock,
-  type JsonObject,
-  type Logger,
-  type Random,
-} from "@sealpod/core";
-import { challenge, verifyBearer, type BearerContext, type Caller, type TokenIssuer } from "./bearer.ts";
-import { badParameter, KeyvaultError, type KeyvaultErrorCode } from "./errors.ts";
+import { newUuid, type Clock, type Logger, type Random } from "@sealpod/core";
+import { requestContext } from "@sealpod/service";
+import { ACTIONS, authorize, isAdministrator, requireAdministrator, type AccessModel, type AccessVault } from "./access.ts";
+import { ACCESS_POLICY_OPERATIONS } from "./app/access-policies.ts";
+import { AUDIT_OPERATIONS } from "./app/audit.ts";
+import { answerError } from "./app/error-answer.ts";
+import { Exchange, type KeyvaultEnv, type KeyvaultServices, type RestoreScope } from "./app/exchange.ts";
+import { KEY_USE_OPERATIONS } from "./app/key-use.ts";
+import { KEY_OPERATIONS } from "./app/keys.ts";
+import type { Operation } from "./app/operation.ts";
+import { canonicalPath } from "./app/paths.ts";
+import { RELEASE_OPERATIONS } from "./app/release.ts";
+import { ROLE_OPERATIONS } from "./app/roles.ts";
+import { ROTATION_OPERATIONS } from "./app/rotation.ts";
+import { SECRET_OPERATIONS } from "./app/secrets.ts";
+import { refuseUnknown } from "./app/unknown.ts";
+import { WHY_OPERATIONS } from "./app/why.ts";
+import { verifyBearer, type BearerContext, type Caller, type TokenIssuer } from "./bearer.ts";
+import { badParameter, KeyvaultError } from "./errors.ts";
 import { IssuerKeys, trimSlash, type Fetch } from "./issuer-keys.ts";
-import { deletion, keyBundle, keyId, keyItem, type JsonBody } from "./key-bundle.ts";
-import { generateFromRequest, parseImport, parseKeyName, parseUpdate, type KeyPlace, type VaultKind } from "./key-request.ts";
-import { deletedConflict, type KeyPermission, type KeyRecord, type KeyStore } from "./key-store.ts";
-import { parseWrapAlgorithm } from "./key-wrap.ts";
-import { releaseKey, requireSigner, type ReleaseContext, type ReleaseSigner } from "./release.ts";
+import type { VaultKind } from "./key-request.ts";
+import { PolicyMemory } from "./policy-memory.ts";
+import { requireSigner, type ReleaseSigner } from "./release.ts";
+import type { Principal, VaultStore } from "./store/types.ts";
 
-/** An attestation token with a large policy around it is below 100 KiB. */
-const MAX_BODY = 1024 * 1024;
-const MAX_PAGE = 25;
-/** Limit of the genuine service for the nonce of a release, as far as is known; ours keeps it out of the way. */
-const MAX_NONCE = 1024;
 const API_VERSION = /^(7\.\d(-preview(\.\d+)?)?|\d{4}-\d{2}-\d{2}(-preview)?)$/;
+
+/**
+ * Every operation of the service. The first that fits a path is taken: names come after the words that could be one, such as `versions`.
+ */
+export const OPERATIONS: readonly Operation[] = [
+  ...ROLE_OPERATIONS,
+  ...ACCESS_POLICY_OPERATIONS,
+  ...AUDIT_OPERATIONS,
+  ...WHY_OPERATIONS,
+  ...ROTATION_OPERATIONS,
+  ...RELEASE_OPERATIONS,
+  ...KEY_USE_OPERATIONS,
+  ...KEY_OPERATIONS,
+  ...SECRET_OPERATIONS,
+];
 
 /** One vault. */
 export interface Vault {
   /** First label of its host name, lower case. */
   readonly name: string;
   readonly kind: VaultKind;
+  /** How it decides; a vault by access policies unless it says `roles`, a managed HSM always by roles. */
+  readonly access?: AccessModel;
+  /** Who may manage its access and read its audit. Nobody by default. */
+  readonly administrators?: readonly Principal[];
+  /** The rest of its host name; that of the options when absent. */
+  readonly domain?: string;
+  /** `resource` of its challenge, and an audience of its tokens; that of the options when absent. */
+  readonly resource?: string;
 }
 
 /** Options of {@link keyvaultApp}. */
 export interface KeyvaultAppOptions {
-  readonly store: KeyStore;
+  readonly store: VaultStore;
   /** A vault answers under `<name>.<domain>`, e.g. domain `vault.sealpod.internal`. */
   readonly domain: string;
   readonly vaults: readonly Vault[];
@@ -47,11 +66,20 @@ export interface KeyvaultAppOptions {
   readonly issuers: readonly TokenIssuer[];
   /** `resource` of the challenge. The genuine clients insist that the vault's host ends with `.` and the host of this URL. */
   readonly resource: string;
-  /** `aud` values taken beside `resource`, e.g. `https://vault.azure.net`, which the genuine sidecar always asks for. */
+  /** `aud` values taken beside the resource, e.g. `https://vault.azure.net`, which the genuine sidecar always asks for. */
   readonly audiences?: readonly string[];
   readonly signer: ReleaseSigner;
   /** The evidence that this vault releases keys to, by name of its root of trust: `amd`, `emulator`. */
   readonly evidenceRoots: readonly string[];
+  /** The attestation services whose tokens release keys; any that a release policy names when absent. */
+  readonly authorities?: readonly string[];
+  /** `aud` values that attestation tokens may have, beside the URL of the vault. */
+  readonly attestationAudiences?: readonly string[];
+  /**
+   * Where backups can be restored; into the vault of the same name alone when absent, which may be in another database. Who may restore into a vault gets everything there that a policy of
+   * that vault gives him, and may replace release policies there that are not immutable: a backup that goes elsewhere leaves the rules of its owner behind.
+   */
+  readonly restoreInto?: RestoreScope;
   /** Fetches OpenID documents of token issuers and attestation services; must verify TLS. */
   readonly fetch: Fetch;
   readonly clock: Clock;
@@ -59,372 +87,159 @@ export interface KeyvaultAppOptions {
   readonly logger: Logger;
 }
 
-/** Variables of the application's context. */
-export interface KeyvaultEnv {
-  Variables: { requestId: string };
+/** A vault with everything about it. */
+interface Face extends AccessVault {
+  readonly host: string;
+  readonly resource: string;
+  readonly bearer: BearerContext;
 }
-
-interface Handling {
-  readonly vault: Vault;
-  readonly caller: Caller;
-  /** Base URL that the client used. */
-  readonly base: string;
-  readonly apiVersion: string;
-  readonly requestId: string;
-}
-
-type KeyvaultContext = Context<KeyvaultEnv>;
 
 /**
  * The key vaults as an HTTP application, with the wire format of Key Vault and Managed HSM (specs/attestation.md 7).
  * The URL of a request must have the host that the client used: it chooses the vault, and key ids are made of it.
+ *
+ * Every request of a known caller for an operation leaves one line in the audit before it is answered, whatever comes of it; if the line cannot be written, the answer is 500.
+ * Requests without a valid token are in the log alone: there is nobody to write down, and strangers must not fill the disk.
  * @throws {KeyvaultError} ERR_KEYVAULT_ARGUMENT
  */
-export function keyvaultApp(options: KeyvaultAppOptions): Hono<KeyvaultEnv> {
+export function keyvaultApp(options: KeyvaultAppOptions): Hono {
   const [firstIssuer] = options.issuers;
   if (firstIssuer === undefined) throw new KeyvaultError("ERR_KEYVAULT_ARGUMENT", "a key vault needs at least one token issuer");
   requireSigner(options.signer);
-  const { store } = options;
-  const keys = new IssuerKeys(options.fetch, options.clock);
-  const bearer: BearerContext = {
-    issuers: options.issuers,
-    audiences: [options.resource, ...(options.audiences ?? [])].map(trimSlash),
-    keys,
-    clock: options.clock,
+  const { store, clock, random, logger } = options;
+  const keys = new IssuerKeys(options.fetch, clock);
+  const faces = new Map(options.vaults.map((vault) => faceOf(options, keys, vault)).map((face) => [face.host, face]));
+  const services: KeyvaultServices = {
+    store,
+    clock,
+    random,
+    logger,
+    restoreInto: options.restoreInto ?? "same-vault",
+    releases: {
+      store,
+      keys,
+      policies: new PolicyMemory(),
+      clock,
+      random,
+      signer: options.signer,
+      evidenceRoots: options.evidenceRoots,
+      ...(options.authorities === undefined ? {} : { authorities: options.authorities }),
+      ...(options.attestationAudiences === undefined ? {} : { audiences: options.attestationAudiences }),
+    },
   };
-  const releases: ReleaseContext = { store, keys, clock: options.clock, random: options.random, signer: options.signer, evidenceRoots: options.evidenceRoots };
 
   const app = new Hono<KeyvaultEnv>({ getPath: canonicalPath });
 
   app.use(async (c, next) => {
-    const requestId = newUuid(options.random);
+    const { id, clientRequestId } = requestContext(c);
+    const requestId = id === "none" ? newUuid(random) : id;
     c.set("requestId", requestId);
     c.header("x-ms-request-id", requestId);
     c.header("x-ms-keyvault-region", "local");
     c.header("cache-control", "no-cache");
     c.header("x-content-type-options", "nosniff");
-    const clientRequestId = c.req.header("x-ms-client-request-id");
-    if (clientRequestId !== undefined && /^[\w.-]{1,100}$/.test(clientRequestId)) c.header("x-ms-client-request-id", clientRequestId);
+    const given = clientRequestId ?? c.req.header("x-ms-client-request-id");
+    if (given !== undefined && /^[\w.-]{1,100}$/.test(given)) c.header("x-ms-client-request-id", given);
     await next();
   });
 
-  /** Everything before the body: the vault, the caller, the version, the permission. A client's first request has neither body nor token. */
-  const begin = async (c: KeyvaultContext): Promise<Handling> => {
+  /** The vault and the caller, before anything else is looked at: a client's first request has neither body nor token. */
+  const authenticate = async (
+    c: Context<KeyvaultEnv>,
+    operation: string,
+    own: boolean,
+    admission?: (exchange: Exchange) => Promise<void>,
+  ): Promise<Exchange> => {
     const url = new URL(c.req.url);
-    const vault = options.vaults.find((candidate) => url.hostname === `${candidate.name}.${options.domain}`);
-    if (vault === undefined)
-      throw new KeyvaultError("ERR_KEYVAULT_NOT_FOUND", `There is no vault under the host ${url.hostname.slice(0, 260)}.`, {
-        details: { inner: "VaultNotFound" },
-      });
-    const caller = await verifyBearer(bearer, c.req.header("authorization"));
-    // Some clients percent-encode the name of the parameter: URLSearchParams decodes it, a router would not.
-    const versions = url.searchParams.getAll("api-version");
-    const [apiVersion] = versions;
-    if (apiVersion === undefined || versions.length > 1) throw badParameter("api-version must be specified, once.");
-    if (!API_VERSION.test(apiVersion)) throw badParameter(`The api-version ${JSON.stringify(apiVersion.slice(0, 40))} is not supported.`);
-    return { vault, caller, base: `https://${url.host}`, apiVersion, requestId: c.get("requestId") };
-  };
-
-  const authorize = (handling: Handling, permission: KeyPermission): void => {
-    const { vault, caller } = handling;
-    if (store.permissions(vault.name, caller).has(permission)) return;
-    throw new KeyvaultError(
-      "ERR_KEYVAULT_ACCESS",
-      `The user, group or application 'appid=${caller.appid};oid=${caller.oid};iss=${caller.issuer}' does not have keys ${permission} permission on key vault '${vault.name};location=local'.`,
-      {
-        details: { inner: "AccessDenied" },
-        hint: `Grant it: grant("${vault.name}", { tenantId: "${caller.tenantId}", id: "${caller.appid || caller.oid}" }, ["${permission}", …]).`,
+    const vault = requireFace(faces, url);
+    const verify = async (): Promise<Caller> => verifyBearer(vault.bearer, c.req.header("authorization"));
+    const caller = await verify();
+    const versions = own ? [] : url.searchParams.getAll("api-version");
+    const exchange = new Exchange(services, c, {
+      vault,
+      caller,
+      base: `https://${url.host}`,
+      apiVersion: versions.join(","),
+      requestId: c.get("requestId"),
+      operation,
+      admitAgain: async () => {
+        await verify();
+        await admission?.(exchange);
       },
-    );
+    });
+    return exchange;
   };
 
-  const requireKey = (vault: Vault, name: string, version?: string): KeyRecord => {
-    const key = store.get(vault.name, parseKeyName(name), version);
-    if (key !== undefined) return key;
-    const what = version === undefined ? name : `${name}/${version.slice(0, 40)}`;
-    throw new KeyvaultError(
-      "ERR_KEYVAULT_NOT_FOUND",
-      `A key with (name/id) ${what} was not found in this key vault. If you recently deleted this key you may be able to recover it using the correct recovery command.`,
-      {
-        details: { inner: "KeyNotFound" },
-      },
-    );
-  };
-
-  const limit = bodyLimit({
-    maxSize: MAX_BODY,
-    onError: () => Promise.reject(new KeyvaultError("ERR_KEYVAULT_TOO_LARGE", `The request body is larger than ${MAX_BODY} bytes.`)),
-  });
-
-  const placeOf = (handling: Handling, name: string): KeyPlace => {
-    const { vault } = handling;
-    if (store.getDeleted(vault.name, parseKeyName(name)) !== undefined) throw deletedConflict(name);
-    return { vault: vault.name, kind: vault.kind, name, latest: store.get(vault.name, name) };
-  };
-
-  app.put("/keys/:name", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "import");
-    const body = await readBody(c, limit);
-    const key = store.add(parseImport(placeOf(handling, c.req.param("name")), body));
-    return c.json(keyBundle(handling.base, key));
-  });
-
-  app.post("/keys/:name/create", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "create");
-    const body = await readBody(c, limit);
-    const key = store.add(await generateFromRequest(() => placeOf(handling, c.req.param("name")), body, options.random));
-    return c.json(keyBundle(handling.base, key));
-  });
-
-  app.get("/keys", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "list");
-    const page = readPage(c);
-    return c.json(
-      listPage(
-        c,
-        handling,
-        page,
-        store.list(handling.vault.name, page.after, page.size + 1),
-        (key) => key.name,
-        (key) => keyItem(handling.base, key),
-      ),
-    );
-  });
-
-  app.get("/keys/:name/versions", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "list");
-    const page = readPage(c);
-    const name = parseKeyName(c.req.param("name"));
-    const versions = store.listVersions(handling.vault.name, name, page.after, page.size + 1);
-    return c.json(
-      listPage(
-        c,
-        handling,
-        page,
-        versions,
-        (key) => key.version,
-        (key) => keyItem(handling.base, key, key.version),
-      ),
-    );
-  });
-
-  const getKey = async (c: KeyvaultContext, name: string, version?: string): Promise<Response> => {
-    const handling = await begin(c);
-    authorize(handling, "get");
-    return c.json(keyBundle(handling.base, requireKey(handling.vault, name, version)));
-  };
-  app.get("/keys/:name", (c) => getKey(c, c.req.param("name")));
-  app.get("/keys/:name/:version", (c) => getKey(c, c.req.param("name"), c.req.param("version")));
-
-  const updateKey = async (c: KeyvaultContext, name: string, version?: string): Promise<Response> => {
-    const handling = await begin(c);
-    authorize(handling, "update");
-    const body = await readBody(c, limit);
-    const key = requireKey(handling.vault, name, version);
-    return c.json(keyBundle(handling.base, store.update(key, parseUpdate(key, body, version !== undefined))));
-  };
-  app.patch("/keys/:name", (c) => updateKey(c, c.req.param("name")));
-  app.patch("/keys/:name/:version", (c) => updateKey(c, c.req.param("name"), c.req.param("version")));
-
-  const release = async (c: KeyvaultContext, name: string, version?: string): Promise<Response> => {
-    const handling = await begin(c);
-    const { vault, caller, base, apiVersion, requestId } = handling;
+  const answer = async (c: Context<KeyvaultEnv>, operation: Operation): Promise<Response> => {
+    const admission = async (one: Exchange): Promise<void> => admit(one, operation);
+    const exchange = await authenticate(c, operation.name, operation.own === true, admission);
+    // Another kind of vault has no such operation: nothing is decided, so nothing is audited.
+    if (operation.only !== undefined && operation.only !== exchange.vault.kind) return refuseUnknown(OPERATIONS, exchange);
     try {
-      authorize(handling, "release");
+      if (operation.own !== true) requireApiVersion(exchange.apiVersion);
+      await admission(exchange);
+      const response = await operation.run(exchange);
+      await exchange.auditAllowed();
+      return response;
     } catch (error) {
-      const line = { requestId, at: options.clock.now(), vault: vault.name, name: name.slice(0, 127), version: "", ...caller, authority: "", findings: [] };
-      store.appendRelease({ ...line, outcome: "refused", failed: "access", reason: messageOf(error) });
+      await exchange.auditRefused(error);
       throw error;
     }
-    const body = await readBody(c, limit);
-    const { target, nonce, enc } = body;
-    if (typeof target !== "string" || target === "") throw badParameter("Property target is missing or no string.");
-    if (nonce !== undefined && nonce !== null && (typeof nonce !== "string" || nonce.length > MAX_NONCE))
-      throw badParameter(`Property nonce must be a string of at most ${MAX_NONCE} characters.`);
-    const algorithm = enc === undefined || enc === null ? "CKM_RSA_AES_KEY_WRAP" : typeof enc === "string" ? parseWrapAlgorithm(enc) : undefined;
-    if (algorithm === undefined)
-      throw badParameter("Property enc is not supported, expected CKM_RSA_AES_KEY_WRAP, RSA_AES_KEY_WRAP_256 or RSA_AES_KEY_WRAP_384.");
-    const key = requireKey(vault, name, version);
-    const requestedId = keyId(base, name, version);
-    const value = await releaseKey(releases, {
-      requestId,
-      caller,
-      kind: vault.kind,
-      base,
-      requestedId,
-      apiVersion,
-      key,
-      target,
-      algorithm,
-      nonce: nonce ?? undefined,
-    });
-    options.logger.log("info", "key released", { request: requestId, vault: vault.name, key: key.name, version: key.version, appid: caller.appid });
-    return c.json({ value });
   };
-  app.post("/keys/:name/release", (c) => release(c, c.req.param("name")));
-  app.post("/keys/:name/:version/release", (c) => release(c, c.req.param("name"), c.req.param("version")));
+  // A genuine operation that is not here: without this its name would be looked up as a version of the key.
+  app.get("/keys/:name/attestation", async (c) => refuseUnknown(OPERATIONS, await authenticate(c, "unknown", true)));
+  for (const operation of OPERATIONS) app.on(operation.method, [...operation.paths], (c) => answer(c, operation));
 
-  app.delete("/keys/:name", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "delete");
-    const key = requireKey(handling.vault, c.req.param("name"));
-    const deleted = store.delete(handling.vault.name, key.name);
-    if (deleted === undefined) throw deletedConflict(key.name);
-    return c.json({ ...keyBundle(handling.base, deleted.key), ...deletion(handling.base, deleted) });
-  });
+  app.all("*", async (c) => refuseUnknown(OPERATIONS, await authenticate(c, "unknown", true)));
+  app.onError((error, c) => answerError(logger, error, c, () => ({ issuer: firstIssuer, resource: resourceOf(faces, options, c) })));
+  // Its variables are nobody's business: services take plain applications.
+  return app as unknown as Hono;
+}
 
-  app.get("/deletedkeys", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "list");
-    const page = readPage(c);
-    const deleted = store.listDeleted(handling.vault.name, page.after, page.size + 1);
-    return c.json(
-      listPage(
-        c,
-        handling,
-        page,
-        deleted,
-        (item) => item.key.name,
-        (item) => ({ ...keyItem(handling.base, item.key), ...deletion(handling.base, item) }),
-      ),
-    );
-  });
+/** Lets the caller in, or throws. The parts of the path are not looked up before: a refusal is the same whether they exist or not. */
+async function admit(exchange: Exchange, operation: Operation): Promise<void> {
+  const { vault, caller, store } = exchange;
+  const { need } = operation;
+  if (need === "administrator") {
+    requireAdministrator(vault, caller);
+    return;
+  }
+  if (typeof need === "object" && isAdministrator(vault, caller)) return;
+  const action = ACTIONS[typeof need === "object" ? need.administratorOr : need];
+  await authorize({ store, vault, caller, action, scope: operation.scope(exchange) });
+}
 
-  const requireDeleted = (vault: Vault, name: string): NonNullable<ReturnType<KeyStore["getDeleted"]>> => {
-    const deleted = store.getDeleted(vault.name, parseKeyName(name));
-    if (deleted !== undefined) return deleted;
-    throw new KeyvaultError("ERR_KEYVAULT_NOT_FOUND", `A deleted key with (name/id) ${name} was not found in this key vault.`, {
-      details: { inner: "KeyNotFound" },
-    });
+function requireApiVersion(version: string): void {
+  // Several come joined by commas: no version has one.
+  if (version === "" || version.includes(",")) throw badParameter("api-version must be specified, once.");
+  if (!API_VERSION.test(version)) throw badParameter(`The api-version ${JSON.stringify(version.slice(0, 40))} is not supported.`);
+}
+
+function faceOf(options: KeyvaultAppOptions, keys: IssuerKeys, vault: Vault): Face {
+  const { name, kind } = vault;
+  const access = vault.access ?? (kind === "managedhsm" ? "roles" : "policies");
+  if (kind === "managedhsm" && access !== "roles") {
+    throw new KeyvaultError("ERR_KEYVAULT_ARGUMENT", `vault ${name} is a managed HSM with access policies, expected roles: managed HSMs have no others`);
+  }
+  const resource = vault.resource ?? options.resource;
+  const audiences = [resource, ...(options.audiences ?? [])].map(trimSlash);
+  return {
+    name,
+    kind,
+    access,
+    administrators: vault.administrators ?? [],
+    host: `${name}.${vault.domain ?? options.domain}`,
+    resource,
+    bearer: { issuers: options.issuers, audiences, keys, clock: options.clock },
   };
-  app.get("/deletedkeys/:name", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "get");
-    const deleted = requireDeleted(handling.vault, c.req.param("name"));
-    return c.json({ ...keyBundle(handling.base, deleted.key), ...deletion(handling.base, deleted) });
-  });
-  app.delete("/deletedkeys/:name", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "purge");
-    store.purge(handling.vault.name, requireDeleted(handling.vault, c.req.param("name")).key.name);
-    return c.body(null, 204);
-  });
-  app.post("/deletedkeys/:name/recover", async (c) => {
-    const handling = await begin(c);
-    authorize(handling, "recover");
-    const { key } = requireDeleted(handling.vault, c.req.param("name"));
-    store.recover(handling.vault.name, key.name);
-    return c.json(keyBundle(handling.base, key));
-  });
-
-  app.all("*", async (c) => {
-    await begin(c);
-    const known = /^\/(secrets|certificates|storage|deletedsecrets|deletedcertificates|rng|backup|restore)(\/|$)/.test(c.req.path);
-    const operation = /^\/keys\/[^/]+(\/[^/]+)?\/(encrypt|decrypt|sign|verify|wrapkey|unwrapkey|rotate|backup|rotationpolicy|attestation)$/i.test(c.req.path);
-    if (known || operation || c.req.path === "/keys/restore") {
-      throw new KeyvaultError(
-        "ERR_KEYVAULT_UNSUPPORTED",
-        `${c.req.method} ${c.req.path.slice(0, 200)} is not implemented by this key vault: it keeps keys and releases them.`,
-      );
-    }
-    throw new KeyvaultError("ERR_KEYVAULT_NOT_FOUND", `There is no operation ${c.req.method} ${c.req.path.slice(0, 200)}.`, { details: { inner: "NotFound" } });
-  });
-
-  app.onError((error, c) => errorResponse(options, firstIssuer, error, c));
-  return app;
 }
 
-/** Older clients send `//release` for the latest version, newer ones a trailing slash. */
-function canonicalPath(request: Request): string {
-  const path = new URL(request.url).pathname.replace(/\/{2,}/g, "/");
-  return path.length > 1 ? trimSlash(path) : path;
+function requireFace(faces: ReadonlyMap<string, Face>, url: URL): Face {
+  const face = faces.get(url.hostname);
+  if (face !== undefined) return face;
+  throw new KeyvaultError("ERR_KEYVAULT_NOT_FOUND", `There is no vault under the host ${url.hostname.slice(0, 260)}.`, { details: { inner: "VaultNotFound" } });
 }
 
-async function readBody(c: KeyvaultContext, limit: ReturnType<typeof bodyLimit>): Promise<JsonObject> {
-  const type = (c.req.header("content-type") ?? "application/json").split(";")[0]?.trim().toLowerCase();
-  if (type !== "application/json")
-    throw new KeyvaultError("ERR_KEYVAULT_MEDIA_TYPE", `The content type must be application/json, found ${(type ?? "").slice(0, 100)}.`);
-  await limit(c, () => Promise.resolve());
-  try {
-    const body = asObject(parseJson(decodeUtf8(new Uint8Array(await c.req.arrayBuffer()), "the request body"), "the request body"));
-    if (body !== undefined) return body;
-  } catch (cause) {
-    throw badParameter(`The request body is not strict JSON: ${messageOf(cause)}.`, undefined, cause);
-  }
-  throw badParameter("The request body is not a JSON object.");
-}
-
-interface Page {
-  readonly size: number;
-  readonly after: string;
-}
-
-function readPage(c: KeyvaultContext): Page {
-  const parameters = new URL(c.req.url).searchParams;
-  const maxresults = parameters.get("maxresults");
-  const size = maxresults === null ? MAX_PAGE : /^\d{1,3}$/.test(maxresults) ? Number(maxresults) : 0;
-  if (size < 1 || size > MAX_PAGE) throw badParameter(`maxresults must be 1 to ${MAX_PAGE}.`);
-  const token = parameters.get("$skiptoken");
-  try {
-    return { size, after: token === null ? "" : parseKeyName(decodeUtf8(fromBase64url(token.slice(0, 512)))) };
-  } catch (cause) {
-    throw badParameter("$skiptoken is not one that this service gave out.", undefined, cause);
-  }
-}
-
-/** One more item than fits says that there is a next page. */
-function listPage<T>(
-  c: KeyvaultContext,
-  handling: Handling,
-  page: Page,
-  items: readonly T[],
-  nameOf: (item: T) => string,
-  show: (item: T) => JsonBody,
-): JsonBody {
-  const shown = items.slice(0, page.size);
-  const last = shown.at(-1);
-  let nextLink: string | null = null;
-  if (items.length > page.size && last !== undefined) {
-    const path = canonicalPath(c.req.raw);
-    nextLink = `${handling.base}${path}?api-version=${handling.apiVersion}&$skiptoken=${toBase64url(encodeUtf8(nameOf(last)))}&maxresults=${page.size}`;
-  }
-  return { value: shown.map(show), nextLink };
-}
-
-/** `error.code` of the answers. */
-const WIRE_CODES: Readonly<Record<KeyvaultErrorCode, string>> = {
-  ERR_KEYVAULT_ACCESS: "Forbidden",
-  ERR_KEYVAULT_ARGUMENT: "InternalServerError",
-  ERR_KEYVAULT_BAD_PARAMETER: "BadParameter",
-  ERR_KEYVAULT_CONFLICT: "Conflict",
-  ERR_KEYVAULT_ISSUER: "ServiceUnavailable",
-  ERR_KEYVAULT_KEY_OPERATION: "Forbidden",
-  ERR_KEYVAULT_MEDIA_TYPE: "UnsupportedMediaType",
-  ERR_KEYVAULT_NOT_FOUND: "NotFound",
-  ERR_KEYVAULT_RELEASE: "Forbidden",
-  ERR_KEYVAULT_STORE: "InternalServerError",
-  ERR_KEYVAULT_TOKEN: "Forbidden",
-  ERR_KEYVAULT_TOO_LARGE: "RequestEntityTooLarge",
-  ERR_KEYVAULT_UNAUTHORIZED: "Unauthorized",
-  ERR_KEYVAULT_UNSUPPORTED: "NotImplemented",
-};
-
-function errorResponse(options: KeyvaultAppOptions, issuer: TokenIssuer, error: Error, c: KeyvaultContext): Response {
-  const requestId = c.get("requestId");
-  if (!(error instanceof KeyvaultError) || error.row.http === 500) {
-    options.logger.log("error", "request failed", { request: requestId, problem: messageOf(error) });
-    return c.json({ error: { code: "InternalServerError", message: `The service failed. Request id: ${requestId}` } }, 500);
-  }
-  options.logger.log("warn", "request refused", { request: requestId, code: error.code, problem: error.message });
-  const inner = error.details["inner"];
-  // The inner code of "not found" is the code itself: KeyNotFound.
-  const code = error.code === "ERR_KEYVAULT_NOT_FOUND" && typeof inner === "string" ? inner : WIRE_CODES[error.code];
-  const body = { code, message: error.message, ...(typeof inner === "string" && inner !== code ? { innererror: { code: inner } } : {}) };
-  if (error.code === "ERR_KEYVAULT_UNAUTHORIZED")
-    c.header("www-authenticate", challenge(issuer, options.resource, c.req.header("authorization") !== undefined));
-  return c.json({ error: body }, error.row.http);
+function resourceOf(faces: ReadonlyMap<string, Face>, options: KeyvaultAppOptions, c: Context): string {
+  return faces.get(new URL(c.req.url).hostname)?.resource ?? options.resource;
 }

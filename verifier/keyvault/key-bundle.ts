@@ -1,5 +1,6 @@
 import { encodeUtf8, toBase64url } from "@sealpod/core";
-import { RECOVERABLE_DAYS, type DeletedKey, type KeyRecord } from "./key-store.ts";
+import { RECOVERABLE_DAYS } from "./store/limits.ts";
+import type { Deleted, KeyRecord, SecretRecord } from "./store/types.ts";
 
 /** JSON to be sent; members with the value undefined are left out. */
 export type JsonBody = { readonly [name: string]: string | number | boolean | null | undefined | JsonBody | readonly (string | JsonBody)[] };
@@ -14,18 +15,22 @@ export function keyType(key: KeyRecord): string {
   return key.hsm ? `${key.type}-HSM` : key.type;
 }
 
-/** Attributes of a key version as the wire has them. */
-export function keyAttributes(key: KeyRecord): JsonBody {
+/** Attributes that keys and secrets have in common, as the wire has them. */
+export function commonAttributes(item: KeyRecord | SecretRecord): JsonBody {
   return {
-    enabled: key.enabled,
-    nbf: key.notBefore,
-    exp: key.expires,
-    created: key.created,
-    updated: key.updated,
+    enabled: item.enabled,
+    nbf: item.notBefore,
+    exp: item.expires,
+    created: item.created,
+    updated: item.updated,
     recoveryLevel: "Recoverable+Purgeable",
     recoverableDays: RECOVERABLE_DAYS,
-    exportable: key.exportable,
   };
+}
+
+/** Attributes of a key version as the wire has them. */
+export function keyAttributes(key: KeyRecord): JsonBody {
+  return { ...commonAttributes(key), exportable: key.exportable };
 }
 
 /** The JWK of a key version with its public members: nothing secret. */
@@ -50,7 +55,7 @@ export function keyItem(base: string, key: KeyRecord, version?: string): JsonBod
   return { kid: keyId(base, key.name, version), attributes: keyAttributes(key), tags: { ...key.tags } };
 }
 
-/** What a deleted key has beyond its bundle or item. */
-export function deletion(base: string, deleted: DeletedKey): JsonBody {
-  return { recoveryId: `${base}/deletedkeys/${deleted.key.name}`, deletedDate: deleted.deleted, scheduledPurgeDate: deleted.purge };
+/** What a deleted key or secret has beyond its bundle or item. */
+export function deletion(base: string, collection: "deletedkeys" | "deletedsecrets", deleted: Deleted<KeyRecord | SecretRecord>): JsonBody {
+  return { recoveryId: `${base}/${collection}/${deleted.item.name}`, deletedDate: deleted.deleted, scheduledPurgeDate: deleted.purge };
 }

@@ -1,7 +1,8 @@
 import { createPrivateKey, createPublicKey, generateKeyPair, sign, verify, type JsonWebKey, type KeyObject } from "node:crypto";
 import { promisify } from "node:util";
-import { fromAnyBase64, messageOf, toBase64url, type JsonObject, type Random } from "@sealpod/core";
+import { fromAnyBase64, messageOf, toBase64url, toHex, type JsonObject, type Random } from "@sealpod/core";
 import { badParameter } from "./errors.ts";
+import { RSA_GENERATION, type FairQueueOptions } from "./fair-queue.ts";
 
 /** Family of a key; `-HSM` is said apart. */
 export type KeyType = "RSA" | "EC" | "oct";
@@ -24,12 +25,24 @@ export interface GenerateKeyRequest {
   readonly publicExponent: number | undefined;
 }
 
+/** Who waits for a key that is costly to make. */
+export interface GenerationTurn extends FairQueueOptions {
+  /** Vaults take turns. */
+  readonly vault: string;
+}
+
 /** The largest oct key of the genuine service, in bytes. */
 const MAX_OCT = 64;
 const RSA_SIZES: readonly (number | undefined)[] = [2048, 3072, 4096];
 const OCT_SIZES: readonly (number | undefined)[] = [128, 192, 256];
 /** Longest member of a JWK: the modulus of RSA 4096, with a leading zero and in any padding. */
 const MAX_MEMBER = 1024;
+/**
+ * Public exponents of RSA keys that are imported. Small ones have a history: 1 encrypts nothing, and with 3 any weakness of a padding shows (FIPS 186-5 section 5.1 wants more than
+ * 2^16 as well). Beyond 64 bits OpenSSL does not work with large moduli.
+ */
+const MIN_EXPONENT = 65_537n;
+const MAX_EXPONENT: bigint = 2n ** 64n;
 
 /** Names of Key Vault to names of JOSE (RFC 7518 section 6.2.1.1, RFC 8812 section 3.1). */
 const CURVES: Readonly<Record<string, string>> = { "P-256": "P-256", "P-256K": "secp256k1", "P-384": "P-384", "P-521": "P-521" };
@@ -52,10 +65,10 @@ export function parseKeyMaterial(type: KeyType, jwk: JsonObject): KeyMaterial {
 }
 
 /**
- * Makes a key.
- * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER for a size or curve that Key Vault does not know
+ * Makes a key; an RSA key when its turn has come.
+ * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER for a size or curve that Key Vault does not know; ERR_KEYVAULT_THROTTLED if too many wait for RSA keys
  */
-export async function generateKeyMaterial(request: GenerateKeyRequest, random: Random): Promise<KeyMaterial> {
+export async function generateKeyMaterial(request: GenerateKeyRequest, random: Random, turn: GenerationTurn): Promise<KeyMaterial> {
   switch (request.type) {
     case "oct": {
       const size = request.size ?? 256;
@@ -67,10 +80,11 @@ export async function generateKeyMaterial(request: GenerateKeyRequest, random: R
       if (!RSA_SIZES.includes(size)) throw badParameter(`key_size ${size} is not supported for RSA keys, expected ${RSA_SIZES.join(", ")}.`);
       const publicExponent = request.publicExponent ?? 65_537;
       if (publicExponent !== 65_537) throw badParameter(`public_exponent ${publicExponent} is not supported, expected 65537.`);
-      return describe("RSA", (await generatePair("rsa", { modulusLength: size, publicExponent })).privateKey);
+      const { privateKey } = await RSA_GENERATION.run(turn.vault, async () => generatePair("rsa", { modulusLength: size, publicExponent }), turn);
+      return describe("RSA", privateKey);
     }
     case "EC": {
-      const namedCurve = curveOf(request.curve ?? "P-256");
+      const namedCurve = joseCurve(request.curve ?? "P-256");
       return describe("EC", (await generatePair("ec", { namedCurve })).privateKey);
     }
   }
@@ -85,17 +99,35 @@ function parseOct(jwk: JsonObject): KeyMaterial {
 
 function parseRsa(jwk: JsonObject): KeyMaterial {
   const members = Object.fromEntries(["n", "e", "d", "p", "q", "dp", "dq", "qi"].map((name) => [name, toBase64url(withoutLeadingZeros(member(jwk, name)))]));
+  requireBelonging(members);
   const key = importPrivate({ kty: "RSA", ...members });
   const size = key.asymmetricKeyDetails?.modulusLength;
   if (!RSA_SIZES.includes(size)) throw badParameter(`JSON Web Key: the RSA modulus has ${size} bits, expected ${RSA_SIZES.join(", ")}.`);
   return describe("RSA", key);
 }
 
+/**
+ * RFC 8017 section 3.2. OpenSSL does not mind wrong primes: it finds that its shortcut over them went wrong, and goes the long way. Whoever gets the key released may mind.
+ * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER
+ */
+function requireBelonging(members: Readonly<Record<string, string>>): void {
+  const number = (name: string): bigint => BigInt(`0x0${toHex(fromAnyBase64(members[name] ?? "", `property ${name}`))}`);
+  const [n, e, d, p, q, dp, dq, qi] = [number("n"), number("e"), number("d"), number("p"), number("q"), number("dp"), number("dq"), number("qi")];
+  if (e < MIN_EXPONENT || e >= MAX_EXPONENT || e % 2n === 0n) {
+    throw badParameter(
+      `JSON Web Key: the public exponent e is ${e.toString().slice(0, 40)}, expected an odd number of at least ${MIN_EXPONENT} and at most 64 bits.`,
+    );
+  }
+  const isOf = (prime: bigint, exponent: bigint): boolean => d % (prime - 1n) === exponent && (e * d) % (prime - 1n) === 1n;
+  if (p > 2n && q > 2n && p * q === n && isOf(p, dp) && isOf(q, dq) && (qi * q) % p === 1n) return;
+  throw badParameter("JSON Web Key: not a consistent RSA key: n is not the product of p and q, or d, dp, dq or qi do not belong to them.");
+}
+
 function parseEc(jwk: JsonObject): KeyMaterial {
   const { crv } = jwk;
   if (typeof crv !== "string") throw badParameter("JSON Web Key: property crv is missing.");
   const members = Object.fromEntries(["x", "y", "d"].map((name) => [name, toBase64url(member(jwk, name))]));
-  return describe("EC", importPrivate({ kty: "EC", crv: curveOf(crv), ...members }));
+  return describe("EC", importPrivate({ kty: "EC", crv: joseCurve(crv), ...members }));
 }
 
 function importPrivate(jwk: JsonWebKey): KeyObject {
@@ -119,7 +151,11 @@ function describe(type: "RSA" | "EC", privateKey: KeyObject): KeyMaterial {
   return { type, publicMembers, secret };
 }
 
-function curveOf(name: string): string {
+/**
+ * The name in a JWK of a curve that Key Vault knows.
+ * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER
+ */
+export function joseCurve(name: string): string {
   const curve = Object.hasOwn(CURVES, name) ? CURVES[name] : undefined;
   if (curve === undefined) throw badParameter(`The curve ${JSON.stringify(name.slice(0, 40))} is not supported, expected ${Object.keys(CURVES).join(", ")}.`);
   return curve;

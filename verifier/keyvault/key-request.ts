@@ -1,8 +1,9 @@
-import { asArray, asObject, decodeUtf8, encodeJson, fromAnyBase64, type JsonObject, type JsonValue, type Random } from "@sealpod/core";
-import { badParameter } from "./errors.ts";
-import { generateKeyMaterial, parseKeyMaterial, type KeyMaterial, type KeyType } from "./key-material.ts";
-import type { KeyRecord, KeyUpdate, NewKeyVersion, StoredReleasePolicy } from "./key-store.ts";
-import { encodeReleasePolicy, parseReleasePolicy } from "./release-policy.ts";
+import { asArray, asObject, decodeUtf8, encodeJson, fromAnyBase64, isSealpodError, type JsonObject, type JsonValue, type Random } from "@sealpod/core";
+import { badParameter, KeyvaultError } from "./errors.ts";
+import { generateKeyMaterial, parseKeyMaterial, type GenerationTurn, type KeyMaterial, type KeyType } from "./key-material.ts";
+import { optionalBoolean, optionalInteger, parseAttributes, parseTags } from "./request-fields.ts";
+import type { KeyRecord, KeyUpdate, NewKeyVersion, StoredReleasePolicy } from "./store/types.ts";
+import { encodeReleasePolicy, parseReleasePolicy } from "@sealpod/release-policy";
 
 /** A `vault` has software and HSM keys; in a `managedhsm` every key is an HSM key. They also differ in the form of a release. */
 export type VaultKind = "vault" | "managedhsm";
@@ -17,14 +18,18 @@ export interface KeyPlace {
 }
 
 const NAME = /^[0-9A-Za-z-]{1,127}$/;
-const KEY_OPS: Readonly<Record<KeyType, readonly string[]>> = {
+/** What a key is for unless somebody says so. */
+const DEFAULT_OPS: Readonly<Record<KeyType, readonly string[]>> = {
   RSA: ["encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"],
   EC: ["sign", "verify"],
   oct: ["encrypt", "decrypt", "wrapKey", "unwrapKey"],
 };
-/** Limits of the genuine service. */
-const MAX_TAGS = 15;
-const MAX_TAG_LENGTH = 256;
+/** What may be said. `import` (a key to import others with) and `export` (one to be released) are of the genuine service, and allow nothing here. */
+const KEY_OPS: Readonly<Record<KeyType, readonly string[]>> = {
+  RSA: [...DEFAULT_OPS.RSA, "import", "export"],
+  EC: [...DEFAULT_OPS.EC, "export"],
+  oct: [...DEFAULT_OPS.oct, "sign", "verify", "export"],
+};
 const DEFAULT_CONTENT_TYPE = "application/json; charset=utf-8";
 
 /**
@@ -37,8 +42,17 @@ export function parseKeyName(name: string): string {
 }
 
 /**
- * Reads the body of PUT /keys/{name}.
+ * The name of a secret in a path.
  * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER
+ */
+export function parseSecretName(name: string): string {
+  if (!NAME.test(name)) throw badParameter(`The secret name ${JSON.stringify(name.slice(0, 130))} is not valid, expected 1 to 127 letters, digits and '-'.`);
+  return name;
+}
+
+/**
+ * Reads the body of PUT /keys/{name}.
+ * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER; ERR_KEYVAULT_UNSUPPORTED for a key that is wrapped for an HSM (`key_hsm`)
  */
 export function parseImport(place: KeyPlace, body: JsonObject): NewKeyVersion {
   const jwk = asObject(body["key"]);
@@ -46,30 +60,48 @@ export function parseImport(place: KeyPlace, body: JsonObject): NewKeyVersion {
   // The JavaScript client writes Hsm, everyone else hsm.
   const flags = [optionalBoolean(body, "hsm"), optionalBoolean(body, "Hsm")].filter((flag) => flag !== undefined);
   if (flags.includes(true) && flags.includes(false)) throw badParameter("Properties hsm and Hsm contradict each other.");
+  if (jwk["key_hsm"] !== undefined || jwk["t"] !== undefined) {
+    throw new KeyvaultError(
+      "ERR_KEYVAULT_UNSUPPORTED",
+      "Import of a key that was wrapped for an HSM (key_hsm) is not implemented: there is no HSM vendor's key exchange key here. Import the key as a JSON Web Key.",
+    );
+  }
   const { type, hsm } = parseKeyType(place, jwk["kty"], flags.includes(true));
   const material = parseKeyMaterial(type, jwk);
   const size = jwk["key_size"];
-  if (type === "oct" && size !== undefined && size !== material.secret.length * 8) {
-    throw badParameter(`key_size is ${encodeJson(size)}, but k has ${material.secret.length * 8} bits.`);
+  if (type === "oct" && size !== undefined && size !== null && size !== material.secret.length * 8) {
+    throw badParameter(`key_size is ${encodeJson(size).slice(0, 40)}, but k has ${material.secret.length * 8} bits.`);
   }
   return newVersion(place, body, material, hsm, jwk["key_ops"]);
 }
 
 /**
  * Reads the body of POST /keys/{name}/create and makes the key.
- * @param placeNow where the key goes; asked again after the key is made, because others may write under the name meanwhile
- * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER
+ * @param signal of the request: it does not wait any longer than its client
+ * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER, ERR_KEYVAULT_THROTTLED
  */
-export async function generateFromRequest(placeNow: () => KeyPlace, body: JsonObject, random: Random): Promise<NewKeyVersion> {
-  const place = placeNow();
+export async function generateFromRequest(place: KeyPlace, body: JsonObject, random: Random, signal: GenerationTurn["signal"]): Promise<NewKeyVersion> {
   const { type, hsm } = parseKeyType(place, body["kty"], false);
   const curve = body["crv"];
-  if (curve !== undefined && typeof curve !== "string") throw badParameter("Property crv must be a string.");
-  const request = { type, size: optionalInteger(body, "key_size"), curve, publicExponent: optionalInteger(body, "public_exponent") };
+  if (curve !== undefined && curve !== null && typeof curve !== "string") throw badParameter("Property crv must be a string.");
+  const request = { type, size: optionalInteger(body, "key_size"), curve: curve ?? undefined, publicExponent: optionalInteger(body, "public_exponent") };
   // The cheap refusals come before the costly key: 4096 bits take seconds.
   readCommon(place, body, type, hsm, body["key_ops"]);
-  const material = await generateKeyMaterial(request, random);
-  return newVersion(placeNow(), body, material, hsm, body["key_ops"]);
+  const material = await generateKeyMaterial(request, random, { vault: place.vault, ...(signal === undefined ? {} : { signal }) });
+  return newVersion(place, body, material, hsm, body["key_ops"]);
+}
+
+/**
+ * Checks what a new version must have in common with the one before it. For the check inside of the store's transaction: between the request and it, others write.
+ * @throws {KeyvaultError} ERR_KEYVAULT_BAD_PARAMETER
+ */
+export function requireSuccession(latest: KeyRecord | undefined, next: Pick<NewKeyVersion, "exportable" | "releasePolicy">): void {
+  if (latest === undefined) return;
+  if (latest.exportable !== next.exportable) throw badParameter("The exportable attribute of an existing key cannot be changed.", "AKV.SKR.1003");
+  // Immutability, once given, stays with the versions that follow.
+  if (latest.releasePolicy?.immutable === true && (latest.releasePolicy.text !== next.releasePolicy?.text || !next.releasePolicy.immutable)) {
+    throw badParameter("Immutable Key Release Policy cannot be modified.", "AKV.SKR.1020");
+  }
 }
 
 /**
@@ -86,8 +118,8 @@ export function parseUpdate(key: KeyRecord, body: JsonObject, versioned: boolean
   if (attributes.enabled !== undefined) change.enabled = attributes.enabled;
   if (attributes.notBefore !== undefined) change.notBefore = attributes.notBefore;
   if (attributes.expires !== undefined) change.expires = attributes.expires;
-  if (body["tags"] !== undefined) change.tags = parseTags(body["tags"]);
-  if (body["key_ops"] !== undefined) change.keyOps = parseKeyOps(key.type, body["key_ops"]);
+  if (body["tags"] !== undefined && body["tags"] !== null) change.tags = parseTags(body["tags"]);
+  if (body["key_ops"] !== undefined && body["key_ops"] !== null) change.keyOps = parseKeyOps(key.type, body["key_ops"]);
   if (body["release_policy"] !== undefined && body["release_policy"] !== null) {
     if (versioned) throw badParameter("Key Release Policy can only be set on versionless key.", "AKV.SKR.1016");
     if (!key.exportable) throw badParameter("Non-exportable keys must not have release policy.", "AKV.SKR.1005");
@@ -112,22 +144,20 @@ function readCommon(place: KeyPlace, body: JsonObject, type: KeyType, hsm: boole
   if (exportable && releasePolicy === undefined) throw badParameter("Exportable keys must have release policy.", "AKV.SKR.1004");
   if (!exportable && releasePolicy !== undefined) throw badParameter("Non-exportable keys must not have release policy.", "AKV.SKR.1005");
   if (exportable && !hsm) throw badParameter("Exportable keys must be HSM keys: use a kty that ends with -HSM, or hsm: true.", "AKV.SKR.1006");
-  const { latest } = place;
-  if (latest !== undefined && latest.exportable !== exportable)
-    throw badParameter("The exportable attribute of an existing key cannot be changed.", "AKV.SKR.1003");
-  if (latest?.releasePolicy?.immutable === true && latest.releasePolicy.text !== releasePolicy?.text) {
-    throw badParameter("Immutable Key Release Policy cannot be modified.", "AKV.SKR.1020");
-  }
+  const next = { exportable, releasePolicy: inheritImmutable(place.latest, releasePolicy) };
+  requireSuccession(place.latest, next);
   return {
-    keyOps: keyOps === undefined || keyOps === null ? KEY_OPS[type] : parseKeyOps(type, keyOps),
+    keyOps: keyOps === undefined || keyOps === null ? DEFAULT_OPS[type] : parseKeyOps(type, keyOps),
     enabled: attributes.enabled ?? true,
     notBefore: attributes.notBefore,
     expires: attributes.expires,
-    exportable,
     tags: parseTags(body["tags"]),
-    // Immutability, once given, stays with the versions that follow.
-    releasePolicy: releasePolicy !== undefined && latest?.releasePolicy?.immutable === true ? { ...releasePolicy, immutable: true } : releasePolicy,
+    ...next,
   };
+}
+
+function inheritImmutable(latest: KeyRecord | undefined, policy: StoredReleasePolicy | undefined): StoredReleasePolicy | undefined {
+  return policy !== undefined && latest?.releasePolicy?.immutable === true ? { ...policy, immutable: true } : policy;
 }
 
 function parseKeyType(place: KeyPlace, kty: JsonValue | undefined, hsmFlag: boolean): { readonly type: KeyType; readonly hsm: boolean } {
@@ -154,38 +184,17 @@ function parsePolicy(value: JsonValue | undefined): StoredReleasePolicy | undefi
   } catch (cause) {
     throw badParameter("Property release_policy.data is not base64url.", "AKV.SKR.PolicyFormat", cause);
   }
-  const text = decodeUtf8(encodeReleasePolicy(parseReleasePolicy(bytes)));
-  return { contentType, text, immutable: optionalBoolean(object, "immutable") ?? false };
+  return { contentType, text: canonicalPolicy(bytes), immutable: optionalBoolean(object, "immutable") ?? false };
 }
 
-interface Attributes {
-  readonly enabled: boolean | undefined;
-  readonly exportable: boolean | undefined;
-  readonly notBefore: number | undefined;
-  readonly expires: number | undefined;
-}
-
-function parseAttributes(body: JsonObject): Attributes {
-  const value = body["attributes"];
-  const attributes = value === undefined || value === null ? {} : asObject(value);
-  if (attributes === undefined) throw badParameter("Property attributes must be an object.");
-  return {
-    enabled: optionalBoolean(attributes, "enabled"),
-    exportable: optionalBoolean(attributes, "exportable"),
-    notBefore: optionalInteger(attributes, "nbf"),
-    expires: optionalInteger(attributes, "exp"),
-  };
-}
-
-function parseTags(value: JsonValue | undefined): Readonly<Record<string, string>> {
-  if (value === undefined || value === null) return {};
-  const entries = Object.entries(asObject(value) ?? { "": null });
-  const isTag = ([name, text]: readonly [string, JsonValue]): boolean =>
-    typeof text === "string" && name !== "" && name.length <= MAX_TAG_LENGTH && text.length <= MAX_TAG_LENGTH;
-  if (entries.length > MAX_TAGS || !entries.every(isTag)) {
-    throw badParameter(`Property tags must be an object of at most ${MAX_TAGS} strings of at most ${MAX_TAG_LENGTH} characters.`);
+/** The policy as the genuine service gives it back. */
+function canonicalPolicy(bytes: Uint8Array): string {
+  try {
+    return decodeUtf8(encodeReleasePolicy(parseReleasePolicy(bytes)));
+  } catch (cause) {
+    if (!isSealpodError(cause)) throw cause;
+    throw badParameter(cause.message.replace(/\.*$/, "."), "AKV.SKR.PolicyFormat", cause);
   }
-  return Object.fromEntries(entries) as Record<string, string>;
 }
 
 function parseKeyOps(type: KeyType, value: JsonValue): readonly string[] {
@@ -194,18 +203,4 @@ function parseKeyOps(type: KeyType, value: JsonValue): readonly string[] {
     throw badParameter(`Property key_ops must be a list out of ${KEY_OPS[type].join(", ")} for ${type} keys.`);
   }
   return [...new Set(list as readonly string[])];
-}
-
-function optionalBoolean(object: JsonObject, name: string): boolean | undefined {
-  const value = object[name];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value !== "boolean") throw badParameter(`Property ${name} must be true or false.`);
-  return value;
-}
-
-function optionalInteger(object: JsonObject, name: string): number | undefined {
-  const value = object[name];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw badParameter(`Property ${name} must be a non-negative integer.`);
-  return value;
 }

@@ -59,30 +59,46 @@ export async function loadMasterKey(source: MasterKeySource, ports: MasterKeyPor
     if (text === undefined || text === "") throw noKey(`the environment variable ${environment} has no master key`);
     return readMasterKey(text, `the master key in the variable ${environment}`);
   }
-  return readMasterKey(await readKeyFile(file ?? "", source.allowGroup === true, ports.uid), `the master key in ${file ?? ""}`);
+  const bytes = await readSecretFile(file ?? "", { what: "master key", largest: MAX_FILE, allowGroup: source.allowGroup === true, uid: ports.uid });
+  return readMasterKey(bytes, `the master key in ${file ?? ""}`);
 }
 
-async function readKeyFile(file: string, allowGroup: boolean, uid: number | undefined): Promise<Uint8Array> {
+/** What {@link readSecretFile} reads, and for whom. */
+export interface SecretFile {
+  /** In messages. */
+  readonly what: string;
+  /** Bytes. */
+  readonly largest: number;
+  readonly allowGroup: boolean;
+  /** User id of the process; undefined where there are none. */
+  readonly uid: number | undefined;
+}
+
+/**
+ * Reads a file that is a secret: the service's own, or root's, and closed to all others.
+ * @throws {SealingError} ERR_SEALING_MASTER_KEY, ERR_SEALING_MASTER_KEY_ACCESS
+ */
+export async function readSecretFile(file: string, { what, largest, allowGroup, uid }: SecretFile): Promise<Uint8Array> {
   try {
     // The handle is asked, not the path: between two looks at a path it can become another file.
     await using handle = await open(file, "r");
     const stats = await handle.stat();
-    if (!stats.isFile()) throw noKey(`the master key ${file} is no file`);
-    if (stats.size > MAX_FILE) throw noKey(`the master key ${file} has ${stats.size} bytes, expected 32, or 64 hexadecimal digits, or base64 of 32 bytes`);
+    if (!stats.isFile()) throw noKey(`the ${what} ${file} is no file`);
+    if (stats.size > largest) throw noKey(`the ${what} ${file} has ${stats.size} bytes, expected at most ${largest}`);
     const mode = stats.mode & 0o777;
     if ((mode & OTHERS) !== 0 || (!allowGroup && (mode & GROUP) !== 0)) {
       throw new SealingError(
         "ERR_SEALING_MASTER_KEY_ACCESS",
-        `the master key ${file} has mode 0${mode.toString(8)}: ${(mode & OTHERS) === 0 ? "its group" : "everyone"} has access to it`,
+        `the ${what} ${file} has mode 0${mode.toString(8)}: ${(mode & OTHERS) === 0 ? "its group" : "everyone"} has access to it`,
         {
           details: { file, mode: `0${mode.toString(8)}` },
-          hint: `chmod 600 ${file}; if others may have read it, make a new key. In Kubernetes: defaultMode 0400 on the secret's volume, or allow the group for a pod with fsGroup.`,
+          hint: `chmod 600 ${file}; if others may have read it, make a new one. In Kubernetes: defaultMode 0400 on the secret's volume, or allow the group for a pod with fsGroup.`,
         },
       );
     }
     // Who owns the file can change its mode at any time.
     if (uid !== undefined && stats.uid !== uid && stats.uid !== 0) {
-      throw new SealingError("ERR_SEALING_MASTER_KEY_ACCESS", `the master key ${file} belongs to user ${stats.uid}, the service runs as ${uid}`, {
+      throw new SealingError("ERR_SEALING_MASTER_KEY_ACCESS", `the ${what} ${file} belongs to user ${stats.uid}, the service runs as ${uid}`, {
         details: { file },
         hint: `chown ${uid} ${file}`,
       });
@@ -90,7 +106,7 @@ async function readKeyFile(file: string, allowGroup: boolean, uid: number | unde
     return new Uint8Array(await handle.readFile());
   } catch (cause) {
     if (cause instanceof SealingError) throw cause;
-    throw noKey(`the master key cannot be read: ${messageOf(cause)}`, cause);
+    throw noKey(`the ${what} cannot be read: ${messageOf(cause)}`, cause);
   }
 }
 

@@ -1,4 +1,14 @@
-import type { Hono } from "hono";
+/** The part of a Hono application, whatever its variables, that a service uses. */
+export interface ServedApp {
+  fetch(request: Request, bindings?: object): Response | Promise<Response>;
+  getPath(request: Request): string;
+  readonly router: {
+    match(
+      method: string,
+      path: string,
+    ): readonly [readonly (readonly [readonly [unknown, { readonly method: string; readonly path: string }], unknown])[], ...unknown[]];
+  };
+}
 
 /** Paths whose route is remembered. What clients put into paths must not fill the memory. */
 const MAX_REMEMBERED = 2048;
@@ -14,10 +24,10 @@ const PARAMETER_PATTERN = /(:\w+)\{(?:[^{}]|\{[^{}]*\})*\}/g;
  * Names requests by the pattern of their route (`/keys/:name/:version`): paths hold names of people's keys, and are as many as clients like.
  */
 export class RouteNames {
-  readonly #app: Hono;
+  readonly #app: ServedApp;
   readonly #known = new Map<string, string>();
 
-  constructor(app: Hono) {
+  constructor(app: ServedApp) {
     this.#app = app;
   }
 

@@ -1,6 +1,5 @@
 import { ServerResponse, type IncomingMessage } from "node:http";
 import { getRequestListener, RequestError } from "@hono/node-server";
-import type { Hono } from "hono";
 import { isSealpodError, messageOf, type Clock, type Logger, type Random } from "@sealpod/core";
 import { Budget } from "./budget.ts";
 import { TrustedProxies } from "./client.ts";
@@ -11,7 +10,7 @@ import { completeLimits, type ServiceLimits } from "./limits.ts";
 import { Metrics, type Counter, type Gauge, type Histogram } from "./metrics.ts";
 import { operate, type OperationsAnswer, Readiness, type ReadyCheck } from "./operations.ts";
 import { RateLimiter } from "./rate-limiter.ts";
-import { RouteNames } from "./route-names.ts";
+import { RouteNames, type ServedApp } from "./route-names.ts";
 
 export type { ReadyCheck } from "./operations.ts";
 
@@ -55,7 +54,7 @@ export interface ServiceOptions {
   readonly name: string;
   readonly version: string;
   /** Answers what the service lets through. Its errors are its own business (`onError`); what escapes becomes 500 with the request's id. */
-  readonly app: Hono;
+  readonly app: ServedApp;
   readonly logger: Logger;
   readonly clock: Clock;
   readonly random: Random;
@@ -165,7 +164,7 @@ class Chassis implements Service {
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly limits: ServiceLimits;
-  readonly #app: Hono;
+  readonly #app: ServedApp;
   readonly #ids: RequestIds;
   readonly #proxies: TrustedProxies;
   readonly #rate: RateLimiter | undefined;

@@ -113,6 +113,12 @@ describe("readSettings", () => {
     ["a duration without unit", '{"issuer":"x","limits":{"time":"30"}}', {}, 'c.json: limits.time is "30": expected a duration from 1s to 1d'],
     ["a duration that is too long", '{"issuer":"x","limits":{"time":"2d"}}', {}, "c.json: limits.time"],
     ["a size of another unit", '{"issuer":"x","limits":{"size":"2MB"}}', {}, "c.json: limits.size"],
+    [
+      "an address with a password, without the password",
+      '{"issuer":"x","listen":"postgres://user:hunter2@host/db"}',
+      {},
+      'c.json: listen is "postgres://user:…@host/db": expected host:port',
+    ],
     ["an address without port", '{"issuer":"x","listen":"localhost"}', {}, 'c.json: listen is "localhost": expected host:port'],
     ["a port too high", '{"issuer":"x","listen":"localhost:65536"}', {}, "c.json: listen"],
     ["a choice that is none", '{"issuer":"x","level":"loud"}', {}, 'c.json: level is "loud": expected "low" or "high"'],

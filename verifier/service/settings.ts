@@ -332,8 +332,9 @@ function parseValue(setting: Setting<unknown>, raw: JsonValue, directory: string
   }
 }
 
+/** A refused value, for a message; the password of an address in it is nobody's business. */
 function shown(value: JsonValue): string {
-  const text = encodeJson(value);
+  const text = encodeJson(value).replaceAll(/(\/\/[^/@\s":]*):[^/@\s"]*@/g, "$1:…@");
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }
 

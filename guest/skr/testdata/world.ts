@@ -10,11 +10,13 @@ import {
   OID,
   subjectAltName,
   type Certificate,
+  type Extension,
   type GeneratedKeyKind,
 } from "@sealpod/pki";
-import { AMD_OID, CERTIFICATE_GUIDS, encodeCertificateTable, encodeReport, type Report } from "@sealpod/snp";
+import { AMD_OID, CERTIFICATE_GUIDS, encodeCertificateTable, encodeReport, encodeVcekExtensions, type Report } from "@sealpod/snp";
 import { CompactSign } from "jose";
 import { createSkr, type HttpRequest, type HttpResponse, type ReleasePorts, type SkrHandler, type SkrResponse } from "../index.ts";
+import { generateWrappingKey, type WrappingKey } from "../wrapping-key.ts";
 
 /** The fixed time of the tests. */
 export const NOW: number = Date.UTC(2026, 10, 22, 12);
@@ -44,14 +46,35 @@ export interface Issue {
   readonly issuer?: Issued;
   readonly ca?: boolean;
   readonly dns?: readonly string[];
+  /** IPv4 addresses, 4 bytes each. */
+  readonly addresses?: readonly Uint8Array[];
   readonly purposes?: readonly string[];
   readonly notAfter?: number;
   readonly amd?: "vcek" | "vlek";
+  /** Of AMD's extensions; default Milan. */
+  readonly product?: "Milan" | "Genoa";
+  /** Of AMD's extensions, 8 bytes; default that of {@link report}. */
+  readonly tcb?: Uint8Array;
+}
+
+/** REPORTED_TCB of {@link report}. */
+export const REPORTED_TCB: Uint8Array = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb);
+
+function amdExtensions(kind: "vcek" | "vlek", product: "Milan" | "Genoa", tcb: Uint8Array): readonly Extension[] {
+  const productName = kind === "vcek" ? `${product}-B0` : product;
+  const all = encodeVcekExtensions({ productName, product, tcb, hwId: new Uint8Array(64).fill(0xab) });
+  // A provider's name: what tells a VLEK from a VCEK.
+  const csp = { oid: AMD_OID.cspId, critical: false, value: Uint8Array.of(0x16, 3, ...encodeUtf8("CSP")) };
+  return kind === "vcek" ? all : [...all.filter(({ oid }) => oid !== AMD_OID.hwId), csp];
 }
 
 /** Issues a certificate with a new key. */
 export async function issue(request: Issue): Promise<Issued> {
   const key = await generateKey(request.kind ?? "p256");
+  const names = [
+    ...(request.dns ?? []).map((value) => ({ kind: "dns", value }) as const),
+    ...(request.addresses ?? []).map((bytes) => ({ kind: "ip", bytes }) as const),
+  ];
   const certificate = issueCertificate({
     subject: [{ type: OID.commonName, value: request.name }],
     subjectKey: key,
@@ -63,12 +86,9 @@ export async function issue(request: Issue): Promise<Issued> {
     extensions: [
       basicConstraints({ ca: request.ca === true }),
       keyUsage(...(request.ca === true ? (["keyCertSign"] as const) : (["digitalSignature"] as const))),
-      ...(request.dns === undefined ? [] : [subjectAltName(...request.dns.map((value) => ({ kind: "dns", value }) as const))]),
+      ...(names.length === 0 ? [] : [subjectAltName(...names)]),
       ...(request.purposes === undefined ? [] : [extendedKeyUsage(...request.purposes)]),
-      // AMD's product name, an IA5String: what tells a VCEK from the other certificates of its chain.
-      ...(request.amd !== undefined ? [{ oid: AMD_OID.productName, critical: false, value: Uint8Array.of(0x16, 5, ...encodeUtf8("Milan")) }] : []),
-      // A provider's name: what tells a VLEK from a VCEK.
-      ...(request.amd === "vlek" ? [{ oid: AMD_OID.cspId, critical: false, value: Uint8Array.of(0x16, 3, ...encodeUtf8("CSP")) }] : []),
+      ...(request.amd === undefined ? [] : amdExtensions(request.amd, request.product ?? "Milan", request.tcb ?? REPORTED_TCB)),
     ],
   });
   return { key, certificate };
@@ -76,7 +96,7 @@ export async function issue(request: Issue): Promise<Issued> {
 
 /** A report over `reportData`; its signature is empty, because the sidecar leaves verification to the verifier. */
 export function report(reportData: Uint8Array, changes: Partial<Report> = {}): Uint8Array {
-  const tcb = Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb);
+  const tcb = REPORTED_TCB;
   return encodeReport({
     version: 3,
     guestSvn: 0,
@@ -119,10 +139,10 @@ export interface Chain {
 }
 
 /** Makes {@link Chain}. */
-export async function amdChain(): Promise<Chain> {
-  const ark = await issue({ name: "ARK", ca: true });
-  const ask = await issue({ name: "ASK", ca: true, issuer: ark });
-  const vcek = await issue({ name: "VCEK", issuer: ask, amd: "vcek" });
+export async function amdChain(tcb: Uint8Array = REPORTED_TCB, product: "Milan" | "Genoa" = "Milan"): Promise<Chain> {
+  const ark = await issue({ name: `ARK-${product}`, ca: true });
+  const ask = await issue({ name: `SEV-${product}`, ca: true, issuer: ark });
+  const vcek = await issue({ name: "SEV-VCEK", issuer: ask, amd: "vcek", product, tcb });
   return { ark: ark.certificate, ask: ask.certificate, vcek: vcek.certificate };
 }
 
@@ -151,17 +171,25 @@ export interface Release {
   readonly wrappedFor?: string;
   readonly wrapTo?: KeyObject;
   readonly ciphertext?: Uint8Array;
+  /** AES key between the RSA key and the key that is released. */
+  readonly kek?: Uint8Array;
   readonly header?: Readonly<Record<string, unknown>>;
 }
 
 /** The key that the stand-in store releases by default. */
 export const SECRET: Uint8Array = Uint8Array.from({ length: 32 }, (_unused, index) => index + 1);
 
+/** One key pair for all releases of the tests that are about something else. */
+const KEY_PAIR: Promise<WrappingKey> = generateWrappingKey();
+
 /** Everything around the sidecar, in memory. */
 export class World {
   readonly requests: HttpRequest[] = [];
   readonly waits: number[] = [];
+  /** Each time limit that was set, in milliseconds. They are over when a test says so. */
+  readonly deadlines: { readonly milliseconds: number; readonly over: AbortController }[] = [];
   readonly log: string[] = [];
+  now: number = NOW;
   /** Answers that come before the services' own, in order. */
   readonly scripted: (HttpResponse | Error)[] = [];
   readonly chain: Chain;
@@ -190,14 +218,22 @@ export class World {
   }
 
   ports(changes: Partial<ReleasePorts> = {}): ReleasePorts {
-    const clock = { now: () => NOW };
+    const clock = { now: () => this.now };
     return {
       clock,
       random: { bytes: (length) => new Uint8Array(length).fill(0xff) },
       timer: {
-        wait: async (milliseconds) => {
+        wait: async (milliseconds, signal) => {
+          // The certificate sources wait for the end of an attempt: it never comes.
+          if (milliseconds === ATTEMPT_LIMIT) return until(signal);
           this.waits.push(milliseconds);
+          signal?.throwIfAborted();
           return Promise.resolve();
+        },
+        deadline: (milliseconds) => {
+          const over = new AbortController();
+          this.deadlines.push({ milliseconds, over });
+          return over.signal;
         },
       },
       logger: jsonLogger(clock, (line) => this.log.push(line), "debug"),
@@ -210,9 +246,10 @@ export class World {
       certificateCache: undefined,
       userAgent: undefined,
       clientId: undefined,
-      workloadIdentity: { clientId: "client", tenantId: "tenant", tokenFile: "/token", authorityHost: AUTHORITY },
+      workloadIdentity: { clientId: "client", tenantId: "tenant", tokenFiles: ["/token"], authorityHost: AUTHORITY },
       readText: (path) => Promise.resolve(path === "/token" ? `${ASSERTION}\n` : ""),
       roots: [this.root.certificate],
+      generateKey: () => KEY_PAIR,
       ...changes,
     };
   }
@@ -229,7 +266,7 @@ export class World {
     if (scripted !== undefined) return scripted;
     const { host, pathname } = new URL(request.url);
     if (host === MAA) return json(200, { token: ATTESTATION_TOKEN });
-    if (pathname.endsWith("/token")) return json(200, { access_token: ACCESS_TOKEN, token_type: "Bearer" });
+    if (pathname.endsWith("/token")) return json(200, { access_token: ACCESS_TOKEN, token_type: "Bearer", expires_in: 3599 });
     if (host === VAULT || host.startsWith(`${VAULT}:`)) return json(200, { value: await this.signedRelease(request.url) });
     return json(404, { error: { message: `nobody answers ${request.url}` } });
   }
@@ -240,7 +277,7 @@ export class World {
     const wrapping = wrappingKey(asked);
     const { release } = this;
     const enc = release.enc ?? "CKM_RSA_AES_KEY_WRAP";
-    const ciphertext = release.ciphertext ?? wrap(release.wrapTo ?? wrapping.key, release.oaepHash ?? "sha1", release.plaintext ?? SECRET);
+    const ciphertext = release.ciphertext ?? wrap(release.wrapTo ?? wrapping.key, release.oaepHash ?? "sha1", release.plaintext ?? SECRET, release.kek);
     const hsm = {
       schema_version: "1.0",
       header: { kid: release.wrappedFor ?? wrapping.kid, alg: "dir", enc },
@@ -265,9 +302,19 @@ export class World {
   }
 }
 
+/** What the certificate sources give one attempt, in milliseconds. */
+const ATTEMPT_LIMIT = 20_000;
+
+async function until(signal: AbortSignal | undefined): Promise<void> {
+  await new Promise<void>((resolve) => {
+    signal?.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 /** Sends a body to the sidecar. */
-export async function call(skr: SkrHandler, path: string, body: unknown, method = "POST"): Promise<SkrResponse> {
-  return skr({ method, path, body: typeof body === "string" ? encodeUtf8(body) : encodeUtf8(JSON.stringify(body)) });
+export async function call(skr: SkrHandler, path: string, body: unknown, method = "POST", signal?: AbortSignal): Promise<SkrResponse> {
+  const bytes = typeof body === "string" ? encodeUtf8(body) : encodeUtf8(JSON.stringify(body));
+  return skr({ method, path, body: bytes, ...(signal === undefined ? {} : { signal }) });
 }
 
 /** A JSON answer. */
@@ -288,8 +335,7 @@ function wrappingKey(request: HttpRequest | undefined): { readonly kid: string; 
 }
 
 /** What a key store does, written from RFC 5649 and PKCS #11 and not with the sidecar's own code. */
-export function wrap(key: KeyObject, oaepHash: string, plaintext: Uint8Array): Uint8Array {
-  const kek = randomBytes(32);
+export function wrap(key: KeyObject, oaepHash: string, plaintext: Uint8Array, kek: Uint8Array = randomBytes(32)): Uint8Array {
   const cipher = createCipheriv("id-aes256-wrap-pad", kek, Buffer.from("A65959A6", "hex"));
   const wrapped = Buffer.concat([cipher.update(plaintext), cipher.final()]);
   return new Uint8Array(Buffer.concat([publicEncrypt({ key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash }, kek), wrapped]));

@@ -380,6 +380,7 @@ describe("Retry-After (RFC 9110 section 10.2.3)", () => {
 
 describe("Azure's certificate cache", () => {
   const endpoint = "americas.acccache.azure.net";
+  const nowhere = { ...new ScriptedNetwork(() => status(404)).ports, endpoint };
 
   it("gives the chain, in any order, for an unpadded lower-case TCB", async () => {
     const network = new ScriptedNetwork(() => ok(encodeCertificatesPem([milan.chain.root, milan.chain.endorsementKey, milan.chain.intermediate])));
@@ -389,6 +390,29 @@ describe("Azure's certificate cache", () => {
       `https://${endpoint}/SevSnpVM/certificates/${Buffer.from(milan.chipId).toString("hex")}/db18000000000004?api-version=2020-10-15-preview&clientId=me`,
     );
     expect(source.authorities).toBeUndefined();
+  });
+
+  it.each<[string, Parameters<typeof azureCacheSource>[0], string]>([
+    ["another tee type", { ...nowhere, teeType: "SevSnpVm2" }, "/SevSnpVm2/certificates/CHIP/TCB?api-version=2020-10-15-preview&clientId=sealpod"],
+    ["a bare version", { ...nowhere, apiVersion: "2024-01-01" }, "/SevSnpVM/certificates/CHIP/TCB?api-version=2024-01-01&clientId=sealpod"],
+    [
+      "a version with its name",
+      { ...nowhere, apiVersion: "api-version=2024-01-01" },
+      "/SevSnpVM/certificates/CHIP/TCB?api-version=2024-01-01&clientId=sealpod",
+    ],
+    ["a client id with its name", { ...nowhere, clientId: "clientId=a&b" }, "/SevSnpVM/certificates/CHIP/TCB?api-version=2020-10-15-preview&clientId=a%26b"],
+    ["a path", { ...nowhere, endpoint: `${endpoint}/below` }, "/below/SevSnpVM/certificates/CHIP/TCB?api-version=2020-10-15-preview&clientId=sealpod"],
+  ])("is asked with %s", async (_name, options, expected) => {
+    const network = new ScriptedNetwork(() => ok(encodeCertificatesPem([milan.chain.root, milan.chain.endorsementKey, milan.chain.intermediate])));
+    await azureCacheSource({ ...options, ...network.ports }).fetchChain(REQUEST);
+    const path = expected.replace("CHIP", Buffer.from(milan.chipId).toString("hex")).replace("TCB", "db18000000000004");
+    expect(network.requests.map(({ url }) => url)).toEqual([`https://${endpoint}${path}`]);
+  });
+
+  it.each([{ teeType: "a/b" }, { teeType: "" }, { apiVersion: "1&x=2" }, { apiVersion: "api-version=" }])("is not asked with %j", async (names) => {
+    const network = new ScriptedNetwork(() => status(404));
+    expect(await failure(azureCacheSource({ ...network.ports, endpoint, ...names }).fetchChain(REQUEST))).toMatchObject({ code: "ERR_SNP_KDS_PATH" });
+    expect(network.requests).toEqual([]);
   });
 
   it.each<[string, Response, string]>([

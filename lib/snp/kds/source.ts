@@ -8,7 +8,7 @@ import { selectCertificateChain } from "../verify/certificate-chain.ts";
 import { checkEndorsement, checkRequest, describeRequest, type EndorsementRequest } from "./endorsement-request.ts";
 import { getBytes, type KdsPatience, type KdsPorts, MAX_CERTIFICATES_BYTES, MAX_KDS_CRL_BYTES } from "./http.ts";
 import { parseThim } from "./thim.ts";
-import { azureCachePath, chainUrl, crlUrl, type EndorsementKind, KDS_BASE, THIM_URL, vcekUrl } from "./url.ts";
+import { azureCachePath, type AzureCacheNames, chainUrl, crlUrl, type EndorsementKind, KDS_BASE, THIM_URL, vcekUrl } from "./url.ts";
 
 /** The two CA certificates over an endorsement key. */
 export interface Authorities {
@@ -113,16 +113,17 @@ export function kdsSource(
 
 /**
  * Azure's certificate cache, for processors of Azure alone (specs/attestation.md 1.7).
- * @param options.endpoint host, such as "americas.acccache.azure.net", or URL
+ * @param options.endpoint host, such as "americas.acccache.azure.net", or URL; either with a path or not
+ * @param options.clientId "sealpod" if left out
  * @throws {SnpError} ERR_SNP_KDS_REQUEST if `endpoint` is neither
  */
 export function azureCacheSource(
-  options: SourceOptions & { readonly endpoint: string; readonly clientId?: string; readonly name?: string },
+  options: SourceOptions & AzureCacheNames & { readonly endpoint: string; readonly clientId?: string; readonly name?: string },
 ): EndorsementSource {
   const base = plainUrl(/^https?:\/\//.test(options.endpoint) ? options.endpoint : `https://${options.endpoint}`).replace(/\/+$/, "");
   const name = options.name ?? `azcache ${new URL(base).host}`;
   return pemSource(name, async (request, signal) => {
-    const url = `${base}${azureCachePath(request.chipId, request.reportedTcb, options.clientId ?? "sealpod")}`;
+    const url = `${base}${azureCachePath(request.chipId, request.reportedTcb, options.clientId ?? "sealpod", options)}`;
     const body = await getBytes(
       options,
       { source: name, what: `certificate of ${describeRequest(request)}`, url, maxBytes: MAX_CERTIFICATES_BYTES },

@@ -43,11 +43,33 @@ export function crlUrl(kind: EndorsementKind, product: ProductName, base: string
   return `${base}/${kind}/v1/${product}/crl`;
 }
 
-/** Path and query of Azure's certificate cache; the TCB is a hex number, lower case, without leading zeros. */
-export function azureCachePath(chipId: Uint8Array, reportedTcb: Uint8Array, clientId: string): string {
-  const tcb = formatTcbNumber(reportedTcb).toLowerCase();
-  return `/SevSnpVM/certificates/${toHex(chipId)}/${tcb}?api-version=2020-10-15-preview&clientId=${encodeURIComponent(clientId)}`;
+/** What {@link azureCachePath} takes apart from the certificate's names; services other than Azure's own may want others. */
+export interface AzureCacheNames {
+  /** First segment of the path, letters and digits; "SevSnpVM" if left out. */
+  readonly teeType?: string;
+  /** The `api-version`, bare or with its name ("api-version=2020-10-15-preview"), as the configuration of Azure's sidecars has it. */
+  readonly apiVersion?: string;
 }
+
+/**
+ * Path and query of Azure's certificate cache; the TCB is a hex number, lower case, without leading zeros.
+ * @param clientId bare or with its name ("clientId=me"); an id that itself begins so cannot be told from that
+ * @throws {SnpError} ERR_SNP_KDS_PATH if a name could not be part of such a path
+ */
+export function azureCachePath(chipId: Uint8Array, reportedTcb: Uint8Array, clientId: string, names: AzureCacheNames = {}): string {
+  const what = "Azure cache path";
+  const { teeType = "SevSnpVM" } = names;
+  const apiVersion = (names.apiVersion ?? AZURE_CACHE_VERSION).replace(/^api-version=/, "");
+  if (!/^[A-Za-z0-9]{1,40}$/.test(teeType)) throw pathError(what, `tee type ${quote(teeType)} is not a word of letters and digits`, "path");
+  if (!/^[A-Za-z0-9.-]{1,40}$/.test(apiVersion))
+    throw pathError(what, `api-version ${quote(apiVersion)}, expected one such as ${AZURE_CACHE_VERSION}`, "query");
+  const tcb = formatTcbNumber(reportedTcb).toLowerCase();
+  const client = encodeURIComponent(clientId.replace(/^clientId=/, ""));
+  return `/${teeType}/certificates/${toHex(chipId)}/${tcb}?api-version=${apiVersion}&clientId=${client}`;
+}
+
+/** The version of Azure's cache that its sidecars ask for. */
+const AZURE_CACHE_VERSION = "2020-10-15-preview";
 
 /** What a path of AMD's service names. */
 export type KdsPath =

@@ -1,75 +1,22 @@
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import type { IncomingHttpHeaders } from "node:http";
-import { Agent, request } from "node:https";
-import { createServer, type AddressInfo } from "node:net";
+import { Agent } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodePem, parseCertificatesPem } from "@sealpod/pki";
 import { SecurityProcessor, type LaunchedGuest } from "@sealpod/psp";
+import { ask, freePort, makeLocalCertificate, ServiceProcess, type Answer } from "@sealpod/service/testing";
 
 const MAIN = join(import.meta.dirname, "..", "main.ts");
 const clock = { now: (): number => Date.now() };
 const random = { bytes: (length: number): Uint8Array => new Uint8Array(randomBytes(length)) };
 
-/** A line of the service's log. */
-export type LogLine = Readonly<Record<string, unknown>>;
-
 /** The service in a process of its own. */
-export class ServerProcess {
-  readonly child: ChildProcess;
-  readonly lines: LogLine[] = [];
-  stderr = "";
-  readonly exited: Promise<{ readonly code: number | null; readonly signal: string | null }>;
-  #rest = "";
-  #isOver = false;
-  #wake: () => void = () => undefined;
-
+export class ServerProcess extends ServiceProcess {
   constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    this.child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env: { PATH: process.env["PATH"], ...env } });
-    this.child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-      this.stderr += text;
-    });
-    this.child.stdout?.setEncoding("utf8").on("data", (text: string) => {
-      const parts = (this.#rest + text).split("\n");
-      this.#rest = parts.pop() ?? "";
-      for (const part of parts) this.lines.push(JSON.parse(part) as LogLine);
-      this.#wake();
-    });
-    this.exited = new Promise((resolve) => {
-      this.child.on("close", (code, signal) => {
-        this.#isOver = true;
-        this.#wake();
-        resolve({ code, signal });
-      });
-    });
+    super(MAIN, args, { PATH: process.env["PATH"], ...env });
   }
-
-  /** Until a line of the log is so. @throws {Error} if the process ends before */
-  async until(isSo: (line: LogLine) => boolean): Promise<LogLine> {
-    for (;;) {
-      const found = this.lines.find(isSo);
-      if (found !== undefined) return found;
-      if (this.#isOver) throw new Error(`the service ended: ${this.stderr}${JSON.stringify(this.lines)}`);
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-  }
-
-  async listening(): Promise<LogLine> {
-    return this.until(({ msg }) => msg === "listening");
-  }
-}
-
-/** An answer of the service. */
-export interface Answer {
-  readonly status: number;
-  readonly headers: IncomingHttpHeaders;
-  readonly text: string;
 }
 
 /** A directory with all that a service needs, and evidence that it takes. */
@@ -116,8 +63,7 @@ export class ServerWorld {
   }
 
   makeCertificate(name: string, commonName: string): void {
-    const options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
-    execFileSync("openssl", ["req", "-x509", ...options, "-subj", `/CN=${commonName}`, "-keyout", this.file(`${name}.key`), "-out", this.file(`${name}.crt`)], { stdio: "ignore" });
+    makeLocalCertificate(this.file(name), commonName);
     this.#agent = new Agent({ keepAlive: true, ca: readFileSync(this.file(`${name}.crt`)) });
   }
 
@@ -148,18 +94,8 @@ export class ServerWorld {
 
   /** One request; rejects if the connection breaks. @param fresh on a connection of its own */
   async ask(method: string, path: string, options: { readonly body?: string; readonly headers?: Readonly<Record<string, string>>; readonly fresh?: boolean } = {}): Promise<Answer> {
-    return new Promise((resolve, reject) => {
-      const headers = { ...(options.body === undefined ? {} : { "content-type": "application/json", "content-length": String(Buffer.byteLength(options.body)) }), ...options.headers };
-      const agent = options.fresh === true ? new Agent({ ...this.#agent.options, keepAlive: false }) : this.#agent;
-      const outgoing = request(`${this.origin}${path}`, { method, agent, headers }, (incoming) => {
-        const chunks: Buffer[] = [];
-        incoming.on("data", (chunk: Buffer) => void chunks.push(chunk));
-        incoming.on("error", reject);
-        incoming.on("end", () => resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text: Buffer.concat(chunks).toString() }));
-      });
-      outgoing.on("error", reject);
-      outgoing.end(options.body);
-    });
+    const agent = options.fresh === true ? new Agent({ ...this.#agent.options, keepAlive: false }) : this.#agent;
+    return ask({ host: "localhost", port: this.port, method, path, agent, headers: options.headers ?? {} }, options.body);
   }
 
   /** The same with the operator's token. */
@@ -176,10 +112,7 @@ export class ServerWorld {
 
   async close(): Promise<void> {
     this.#agent.destroy();
-    for (const { child, exited } of this.#processes.splice(0)) {
-      child.kill("SIGKILL");
-      await exited;
-    }
+    for (const started of this.#processes.splice(0)) await started.kill();
     await rm(this.directory, { recursive: true, force: true });
   }
 }
@@ -192,13 +125,4 @@ export function claimsOf(token: string): Readonly<Record<string, unknown>> {
 /** The token in an answer. */
 export function tokenOf({ text }: Answer): string {
   return (JSON.parse(text) as { readonly token: string }).token;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }

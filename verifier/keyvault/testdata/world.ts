@@ -6,6 +6,7 @@ import {
   constants,
   createDecipheriv,
   randomBytes,
+  randomUUID,
   sign,
   X509Certificate,
   type KeyObject,
@@ -14,10 +15,25 @@ import { readFileSync } from "node:fs";
 import type { Hono } from "hono";
 import { compactVerify } from "jose";
 import { silentLogger, type Clock, type LogFields, type Logger, type Random } from "@sealpod/core";
-import { keyvaultApp, openKeyStore, type KeyPermission, type KeyStore, type KeyvaultAppOptions, type KeyvaultEnv } from "../index.ts";
+import {
+  findRole,
+  KEY_PERMISSIONS,
+  keyvaultApp,
+  openVaultStore,
+  SECRET_PERMISSIONS,
+  type AuditLine,
+  type KeyPermission,
+  type KeyvaultAppOptions,
+  type Principal,
+  type SecretPermission,
+  type StoredAuditLine,
+  type VaultStore,
+} from "../index.ts";
 
 export const VAULT = "https://demo.vault.test:8443";
 export const HSM = "https://hsm.vault.test:8443";
+/** A vault that decides by roles. */
+export const RBAC = "https://rbac.vault.test:8443";
 export const MAA = "https://maa.test";
 export const TENANT = "11111111-2222-4333-8444-555555555555";
 export const LOGIN: string = `https://login.test/${TENANT}/v2.0`;
@@ -25,7 +41,14 @@ export const APPID = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 export const OID = "99999999-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 export const START: number = Date.UTC(2026, 0, 15, 12);
 export const HOSTDATA: string = "ab".repeat(32);
-export const ALL: readonly KeyPermission[] = ["get", "list", "create", "import", "update", "delete", "recover", "purge", "release"];
+/** Every permission of keys. */
+export const ALL: readonly KeyPermission[] = KEY_PERMISSIONS;
+export const STRANGER_ID = "cccccccc-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+export const STRANGER_OID = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+/** Who manages the vaults; has no permission on keys. */
+export const ADMIN_OID = "88888888-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+/** Roles of the caller in the managed HSM. */
+export const HSM_ROLES: readonly string[] = ["Managed HSM Crypto User", "Managed HSM Crypto Officer", "Managed HSM Crypto Service Release User"];
 
 /** The clock's seconds at the start. */
 export const NOW: number = START / 1000;
@@ -68,6 +91,16 @@ export function token(header: object, claims: object | string, key: KeyObject | 
 export function bearer(claims: Json = {}): string {
   const all = { aud: "https://vault.test", iss: LOGIN, appid: APPID, oid: OID, tid: TENANT, nbf: NOW, exp: NOW + 3600, ...claims };
   return token({ alg: "RS256", kid: "login-1", typ: "JWT" }, all, KEYS.login.privateKey);
+}
+
+/** The Authorization header of an administrator. */
+export function adminHeaders(): Record<string, string> {
+  return { authorization: `Bearer ${bearer({ appid: undefined, oid: ADMIN_OID })}` };
+}
+
+/** The Authorization header of somebody to whom nobody gave anything. */
+export function strangerHeaders(): Record<string, string> {
+  return { authorization: `Bearer ${bearer({ appid: STRANGER_ID, oid: STRANGER_OID })}` };
 }
 
 /** Runtime data with the TEE's wrapping key. */
@@ -121,8 +154,8 @@ export function importBody(policy: unknown = POLICY, change: Json = {}): Json {
 
 export interface World {
   time: number;
-  readonly store: KeyStore;
-  readonly app: Hono<KeyvaultEnv>;
+  readonly store: VaultStore;
+  readonly app: Hono;
   /** Documents by URL; a test may change them, and put an Error or a function that makes a Response in their place. */
   readonly documents: Map<string, unknown>;
   /** URLs fetched. */
@@ -140,8 +173,53 @@ export function publicJwk(key: KeyObject, kid: string): Json {
   return { ...key.export({ format: "jwk" }), kid, use: "sig", alg: "RS256" };
 }
 
-export function openWorld(options: Partial<KeyvaultAppOptions> & { readonly file?: string; readonly masterKey?: Uint8Array } = {}): World {
-  const clock: Clock = { now: () => world.time };
+/** A line as the vault's own configuration would leave it: for what tests do to the store behind the service. */
+export function auditLine(change: Partial<AuditLine> = {}): AuditLine {
+  return {
+    requestId: "test",
+    at: START,
+    vault: "demo",
+    operation: "test",
+    name: "",
+    version: "",
+    tenantId: TENANT,
+    appid: "",
+    oid: "",
+    outcome: "allowed",
+    failed: undefined,
+    reason: "",
+    authority: "",
+    findings: [],
+    ...change,
+  };
+}
+
+/** Gives key and secret permissions in a vault with access policies; replaces what the principal had. */
+export async function grant(
+  store: VaultStore,
+  vault: string,
+  principal: Principal,
+  keys: readonly KeyPermission[],
+  secrets: readonly SecretPermission[] = [],
+): Promise<void> {
+  await store.setAccessPolicy(vault, principal, { keys, secrets }, auditLine({ vault }));
+}
+
+/** Gives a role in a vault with roles. */
+export async function assignRole(store: VaultStore, vault: string, principal: Principal, role: string, scope = "/"): Promise<void> {
+  const id = (findRole("managedhsm", role) ?? findRole("vault", role))?.id ?? role;
+  await store.addRoleAssignment(vault, { ...principal, name: randomUUID(), role: id, scope }, auditLine({ vault }));
+}
+
+/** Lines of the audit that requests left, the latest first. */
+export async function auditOf(world: World, filter: Parameters<VaultStore["audit"]>[0] = {}): Promise<readonly StoredAuditLine[]> {
+  return (await world.store.audit({ limit: 1000, ...filter })).filter(({ requestId }) => requestId !== "test");
+}
+
+/** The application over a store of its own; the caller of {@link bearer} may do everything with keys and secrets in `demo`, and with keys in `hsm`. */
+export async function openWorld(options: Partial<KeyvaultAppOptions> & { readonly file?: string; readonly masterKey?: Uint8Array } = {}): Promise<World> {
+  let world: World | undefined = undefined;
+  const clock: Clock = { now: () => world?.time ?? START };
   const documents = new Map<string, unknown>([
     [`${LOGIN}/.well-known/openid-configuration`, { issuer: LOGIN, jwks_uri: "https://login.test/keys" }],
     ["https://login.test/keys", { keys: [publicJwk(KEYS.login.publicKey, "login-1")] }],
@@ -151,13 +229,16 @@ export function openWorld(options: Partial<KeyvaultAppOptions> & { readonly file
   const fetched: string[] = [];
   const logs: World["logs"] = [];
   const logger: Logger = { log: (level, message, fields = {}) => (silentLogger.log(level, message), void logs.push({ message, fields })) };
-  const store = openKeyStore({ file: options.file ?? ":memory:", masterKey: options.masterKey ?? new Uint8Array(32).fill(1), clock, random });
+  const store = await openVaultStore({ url: options.file ?? ":memory:", master: options.masterKey ?? new Uint8Array(32).fill(1), clock, random });
+  const administrators = [{ tenantId: TENANT, id: ADMIN_OID }];
   const app = keyvaultApp({
     store,
     domain: "vault.test",
     vaults: [
-      { name: "demo", kind: "vault" },
-      { name: "hsm", kind: "managedhsm" },
+      { name: "demo", kind: "vault", administrators },
+      { name: "hsm", kind: "managedhsm", administrators },
+      // Nobody has a role in it yet.
+      { name: "rbac", kind: "vault", access: "roles", administrators },
     ],
     issuers: [{ issuer: LOGIN, tenantId: TENANT, authorization: `https://login.test/${TENANT}` }],
     resource: "https://vault.test",
@@ -178,9 +259,12 @@ export function openWorld(options: Partial<KeyvaultAppOptions> & { readonly file
     logger,
     ...options,
   });
-  const world: World = { time: START, store, app, documents, fetched, logs };
-  for (const vault of ["demo", "hsm"]) store.grant(vault, { tenantId: TENANT, id: APPID }, ALL);
-  return world;
+  const opened: World = { time: START, store, app, documents, fetched, logs };
+  world = opened;
+  const caller = { tenantId: TENANT, id: APPID };
+  await grant(store, "demo", caller, ALL, SECRET_PERMISSIONS);
+  if ((await store.roleAssignments("hsm")).length === 0) for (const role of HSM_ROLES) await assignRole(store, "hsm", caller, role);
+  return opened;
 }
 
 export async function call(world: World, method: string, url: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {

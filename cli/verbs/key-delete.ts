@@ -1,0 +1,17 @@
+import { EXIT } from "../context.ts";
+import { requireVersionless, type NameOptions } from "../key/name.ts";
+import { vaultVerb, type VaultOperation, type VaultOptions } from "../key/open-vault.ts";
+import { keyText, writeResult } from "../key/output.ts";
+import type { Verb } from "../program.ts";
+
+type Options = VaultOptions & NameOptions;
+
+/** `sealpod key delete` with its vault. */
+export const operation: VaultOperation<Options> = async (vault, options, operands, context) => {
+  const bundle = await vault.call("DELETE", `/keys/${requireVersionless(options, operands)}`);
+  writeResult(options, context, bundle, keyText(bundle));
+  return EXIT.ok;
+};
+
+/** `sealpod key delete`. */
+export const run: Verb<Options> = vaultVerb(operation);

@@ -1,0 +1,16 @@
+import { EXIT } from "../context.ts";
+import type { NameOptions } from "../key/name.ts";
+import { vaultVerb, type VaultOperation, type VaultOptions } from "../key/open-vault.ts";
+import { writeList } from "../key/output.ts";
+import type { Verb } from "../program.ts";
+
+type Options = VaultOptions & NameOptions;
+
+/** `sealpod key list` with its vault. */
+export const operation: VaultOperation<Options> = async (vault, options, _operands, context) => {
+  await writeList(options, context, vault.list("/keys"), `no keys in ${vault.base}`);
+  return EXIT.ok;
+};
+
+/** `sealpod key list`. */
+export const run: Verb<Options> = vaultVerb(operation);
