@@ -89,6 +89,8 @@ export class ServerWorld {
 
   /** Starts a process; {@link close} ends it. */
   start(args: readonly string[] = ["--config", this.config()], env: Readonly<Record<string, string>> = {}): ServerProcess {
+    // A connection that was kept to a process that has ended would break the first request to the next one.
+    this.#agent = new Agent(this.#agent.options);
     const started = new ServerProcess(args, env);
     this.#processes.push(started);
     return started;
