@@ -134,9 +134,9 @@ describe("the identity service as a process", () => {
       // Worker 0's last application may be gone without its having heard of it.
       else expect([200, 400]).toContain((await world.login(clientId, secret)).status);
     }
-    const lost = await Promise.all(
-      made.filter(({ clientId }) => !gone.has(clientId)).map(async ({ clientId, secret }) => (await world.login(clientId, secret)).status),
-    );
+    // One after the other: a client may have so many connections at once and no more.
+    const lost: number[] = [];
+    for (const { clientId, secret } of made) if (!gone.has(clientId)) lost.push((await world.login(clientId, secret)).status);
     expect(lost.filter((status) => status !== 200).length).toBeLessThanOrEqual(ROUNDS);
     await end(server);
   });

@@ -61,7 +61,7 @@ const TROUBLES: readonly { readonly pattern: RegExp; readonly reason: Pkcs11Reas
     hint: "Look after the module's configuration file, and the variable that names it.",
   },
   {
-    pattern: /No slot with token named|No slots|no token|CKR_TOKEN_NOT_PRESENT|CKR_TOKEN_NOT_RECOGNIZED/i,
+    pattern: /No slot with token named|No slots|C_GetTokenInfo failed|no token|CKR_TOKEN_NOT_PRESENT|CKR_TOKEN_NOT_RECOGNIZED/i,
     reason: "token",
     message: "the token is not there",
     hint: "pkcs11-tool --module M --list-token-slots shows the labels of those that are.",
