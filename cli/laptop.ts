@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { isSealpodError } from "@sealpod/core";
-import { processGuest } from "@sealpod/demo";
+import { ISOLATIONS, type IsolationChoice, openPodMachine, type PodMachine, processGuest } from "@sealpod/machine";
 import { directoryTree } from "@sealpod/io";
 import { openLayout, type ImageSource, type Layer } from "@sealpod/oci";
 import { readUp, type Up } from "@sealpod/services";
@@ -8,7 +8,7 @@ import type { ProcessGuest } from "@sealpod/vmm";
 import type { CliContext } from "./context.ts";
 import { CliError } from "./errors.ts";
 import type { GlobalOptions } from "./program.ts";
-import { layoutDirectories, ROOT } from "./workspace.ts";
+import { guestNode, layoutDirectories, readBundle, ROOT } from "./workspace.ts";
 
 // What only the verbs that run things need. Apart from workspace.ts, so that genpolicy starts without the services' code.
 
@@ -26,6 +26,23 @@ export async function requireUp(state: string): Promise<Up> {
       hint: "Start them: sealpod up -d. If they run on another state directory, name it with --state DIR.",
     });
   }
+}
+
+/** Where the utility VM's image of this checkout is. */
+export const UVM_DIRECTORY: string = join(ROOT, "build", "uvm");
+
+/** What pods run in: a virtual machine unless there cannot be one, or the user says otherwise. */
+export async function podMachine(isolation: IsolationChoice, progress: (message: string) => void): Promise<PodMachine> {
+  await readBundle("agent");
+  const agentBundle = join(ROOT, "build", "agent.mjs");
+  return openPodMachine({ isolation, node: guestNode(), agentBundle, uvmDirectory: UVM_DIRECTORY, progress });
+}
+
+/** The isolation that a command line names. */
+export function isolationOf(text: string): IsolationChoice {
+  const found = ISOLATIONS.find((name) => name === text);
+  if (found === undefined) throw new CliError("ERR_CLI_USAGE", `--isolation ${text} is none of ${ISOLATIONS.join(", ")}`);
+  return found;
 }
 
 /** The guest's program as bundles of this checkout. */

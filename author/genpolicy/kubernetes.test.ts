@@ -316,8 +316,8 @@ describe("process", () => {
       expect(container.exec_commands).toEqual([["a", "b c"]]);
       expect(container.OCI.Linux.Devices).toEqual([{ Type: "", Path: "/dev/xvda" }]);
       expect(container.storages.slice(0, 3).map(({ driver, fstype }) => [driver, fstype])).toEqual([
-        ["blk", "tar"],
-        ["blk", "tar"],
+        ["blk", "erofs"],
+        ["blk", "erofs"],
         ["overlayfs", "fuse3.kata-overlay"],
       ]);
       expect(container.storages[2]?.mount_point).toBe(container.OCI.Root.Path);
@@ -466,8 +466,8 @@ describe("settings", () => {
       [SETTINGS, undefined],
       [COCO_SETTINGS, COCO_PROFILE],
     ] as const) {
-      const more = { settings: settings.replace("host-tarfs-dm-verity", "host-erofs-dm-verity"), ...(profile === undefined ? {} : { profile }) };
-      expect((await containerOf(podYaml(""), undefined, more)).storages[0]?.fstype).toBe("erofs");
+      const more = { settings: settings.replace("host-erofs-dm-verity", "host-tarfs-dm-verity"), ...(profile === undefined ? {} : { profile }) };
+      expect((await containerOf(podYaml(""), undefined, more)).storages[0]?.fstype).toBe("tar");
     }
   });
 });

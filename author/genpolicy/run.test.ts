@@ -173,7 +173,7 @@ describe("runGenpolicy", () => {
       "s/genpolicy-settings.d/10-a.json": patch("first"),
       "s/genpolicy-settings.d/readme.txt": "no patch",
     };
-    const [policy] = await runGenpolicy({ ...BASE, jsonSettingsPath: "s" }, world(files, POD).ports);
+    const [policy] = await runGenpolicy({ ...BASE, jsonSettingsPath: "s", layerFormat: "tarfs" }, world(files, POD).ports);
     expect(policy?.policy).toContain(ROOT_HASHES[1]);
     for (const [text, message] of [
       ["{}", "s/genpolicy-settings.d/10-a.json: is not a JSON Patch"],
@@ -199,8 +199,13 @@ describe("runGenpolicy", () => {
   it("keeps a layer cache, and repairs a damaged one", async () => {
     const hash = "ab".repeat(32);
     // Their settings: only then is a row with nothing but a root hash enough.
-    const { sealpod: _, ...theirs } = JSON.parse(SETTINGS) as { sealpod: unknown; request_defaults: { ExecProcessRequest: object } };
+    const { sealpod: _, ...theirs } = JSON.parse(SETTINGS) as {
+      sealpod: unknown;
+      common: { image_layer_verification: string };
+      request_defaults: { ExecProcessRequest: object };
+    };
     theirs.request_defaults.ExecProcessRequest = { commands: [], regex: [] };
+    theirs.common.image_layer_verification = "host-tarfs-dm-verity";
     const settings = { "s.json": JSON.stringify(theirs) };
     const options = { ...BASE, jsonSettingsPath: "s.json", full: true };
     const it = world({ ...settings, "layers.json": JSON.stringify([{ diff_id: DIFF_IDS[0], verity_hash: hash }]) }, POD);

@@ -22,8 +22,8 @@ function broken(settings: JsonObject, path: string, value?: unknown): unknown {
 
 describe("parseSettings", () => {
   it("reads what comes with sealpod", () => {
-    expect(parse(SETTINGS)).toMatchObject({ pauseImage: "sealpod.internal/pause:1", followKubernetes: true, layerFormat: "tarfs", guestPull: false });
-    expect(parse(COCO_SETTINGS, COCO_PROFILE)).toMatchObject({ pauseImage: "sealpod.internal/pause:1", followKubernetes: true, layerFormat: "tarfs" });
+    expect(parse(SETTINGS)).toMatchObject({ pauseImage: "sealpod.internal/pause:1", followKubernetes: true, layerFormat: "erofs", guestPull: false });
+    expect(parse(COCO_SETTINGS, COCO_PROFILE)).toMatchObject({ pauseImage: "sealpod.internal/pause:1", followKubernetes: true, layerFormat: "erofs" });
   });
 
   it("reads those of the known tools, and ignores what it does not know", () => {

@@ -329,6 +329,7 @@ function liveStorages(container: PolicyContainer, data: PolicyData, id: string):
   const overlay = container.storages.find(({ driver }) => driver === "overlayfs");
   const ids = overlay?.options[0]?.split(":") ?? [];
   const hashes = overlay?.options[1]?.split(":") ?? [];
+  const fstype = container.storages.find(({ driver }) => driver === "blk")?.fstype ?? "";
   const layerOptions = (index: number): readonly string[] => [
     "ro",
     "io.katacontainers.fs-opt.block_device=file",
@@ -347,7 +348,7 @@ function liveStorages(container: PolicyContainer, data: PolicyData, id: string):
     if (storage.driver === "overlayfs") {
       const options = [
         "io.katacontainers.fs-opt.layer-src-prefix=/var/lib/containerd/io.containerd.snapshotter.v1.tardev/layers",
-        ...ids.map((name, index) => `io.katacontainers.fs-opt.layer=${Buffer.from([name, "tar", ...layerOptions(index)].join(",")).toString("base64")}`),
+        ...ids.map((name, index) => `io.katacontainers.fs-opt.layer=${Buffer.from([name, fstype, ...layerOptions(index)].join(",")).toString("base64")}`),
         "io.katacontainers.fs-opt.overlay-rw",
         `lowerdir=${ids.join(":")}`,
       ];

@@ -11,6 +11,7 @@ export function addMeasureVerbs(verb: DeclareVerb): void {
       "sealpod attest measure --ovmf OVMF.fd --vcpus 1 --vcpu-type EPYC-v4 --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0'",
       "sealpod attest measure --vmm-type ec2 --ovmf ovmf_img.fd --vcpus 2",
       "sealpod attest measure --igvm kata-containers-igvm.img --pages",
+      "sealpod attest measure --uvm                    # this checkout's utility VM, started with the emulated processor",
       "sealpod attest measure --process                # this checkout's guest as `sealpod run` starts it",
     ],
     () => import("../verbs/attest-measure.ts"),
@@ -20,6 +21,7 @@ export function addMeasureVerbs(verb: DeclareVerb): void {
     .option("--ovmf <file>", "OVMF image to launch")
     .option("--igvm <file>", "IGVM file to launch")
     .option("--process [bundle]", "the process isolation of `sealpod run` (default bundle: this checkout's build/agent.mjs)")
+    .option("--uvm [dir]", "a utility VM's image: its emulated start or, with --ovmf, its start under SEV-SNP (default directory: this checkout's build/uvm)")
     .option("--kernel <file>", "kernel that the VMM boots directly (OVMF of the AmdSev build)")
     .option("--initrd <file>", "initial RAM disk of that kernel")
     .option("--append <text>", "command line of that kernel")

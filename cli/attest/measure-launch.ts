@@ -31,6 +31,8 @@ export interface LaunchOptions {
   readonly igvm?: string;
   /** `true` for the flag without a path. */
   readonly process?: string | true;
+  /** Directory of a utility VM's image; `true` for the flag without a path. */
+  readonly uvm?: string | true;
   readonly kernel?: string;
   readonly initrd?: string;
   readonly append?: string;
@@ -47,7 +49,7 @@ export interface LaunchOptions {
 /** A launch whose pages can be measured. */
 export interface PlannedLaunch {
   /** What is launched, for the JSON document. */
-  readonly kind: "ovmf" | "igvm" | "process";
+  readonly kind: "ovmf" | "igvm" | "process" | "uvm";
   readonly pages: Iterable<LaunchPage & { readonly source?: PageSource }> | AsyncIterable<LaunchPage & { readonly source?: PageSource }>;
   /** Digest of pages that were launched before these. */
   readonly start?: Uint8Array | undefined;
@@ -63,6 +65,7 @@ const FLAGS: Readonly<Record<Flag, string>> = {
   ovmf: "--ovmf",
   igvm: "--igvm",
   process: "--process",
+  uvm: "--uvm",
   kernel: "--kernel",
   initrd: "--initrd",
   append: "--append",
@@ -76,20 +79,30 @@ const FLAGS: Readonly<Record<Flag, string>> = {
   snpOvmfHash: "--snp-ovmf-hash",
 };
 
+/** Flags that say more about a launch from OVMF. */
+const OVMF_FLAGS = [
+  "vcpus",
+  "vcpuType",
+  "vcpuSig",
+  "vcpuFamily",
+  "vcpuModel",
+  "vcpuStepping",
+  "guestFeatures",
+  "snpOvmfHash",
+] as const satisfies readonly Flag[];
+
 /**
- * The kinds of launch: each is chosen by one flag and makes pages. A new kind is one more row; its flags that others do not have go to {@link FLAGS}.
+ * The kinds of launch: each is chosen by one flag and makes pages; a kind that takes the flag of another stands before it. A new kind is one more
+ * row; its flags that others do not have go to {@link FLAGS}.
  */
 const KINDS: readonly {
-  readonly flag: "ovmf" | "igvm" | "process";
+  readonly flag: "ovmf" | "igvm" | "process" | "uvm";
   /** Flags that go with it. */
   readonly takes: readonly Flag[];
   readonly plan: (options: LaunchOptions, context: CliContext) => Promise<PlannedLaunch>;
 }[] = [
-  {
-    flag: "ovmf",
-    takes: ["kernel", "initrd", "append", "vcpus", "vcpuType", "vcpuSig", "vcpuFamily", "vcpuModel", "vcpuStepping", "guestFeatures", "snpOvmfHash"],
-    plan: planOvmf,
-  },
+  { flag: "uvm", takes: ["ovmf", ...OVMF_FLAGS], plan: planUvm },
+  { flag: "ovmf", takes: ["kernel", "initrd", "append", ...OVMF_FLAGS], plan: planOvmf },
   { flag: "igvm", takes: [], plan: planIgvm },
   { flag: "process", takes: [], plan: async (options, context) => (await import("./measure-process.ts")).planProcess(options.process, context) },
 ];
@@ -100,11 +113,12 @@ const KINDS: readonly {
  * @throws {SnpError} ERR_SNP_OVMF, ERR_SNP_IGVM, ERR_SNP_LAUNCH
  */
 export async function planLaunch(options: LaunchOptions, context: CliContext): Promise<PlannedLaunch> {
-  const [kind, ...others] = KINDS.filter(({ flag }) => options[flag] !== undefined);
+  const [kind, ...rest] = KINDS.filter(({ flag }) => options[flag] !== undefined);
+  const others = rest.filter(({ flag }) => kind?.takes.includes(flag) !== true);
   if (kind === undefined || others.length > 0) {
     throw new CliError(
       "ERR_CLI_USAGE",
-      `${kind === undefined ? "none" : [kind, ...others].map(({ flag }) => FLAGS[flag]).join(" and ")} of --ovmf, --igvm and --process given, expected one`,
+      `${kind === undefined ? "none" : [kind, ...others].map(({ flag }) => FLAGS[flag]).join(" and ")} of --ovmf, --igvm, --process and --uvm given, expected one`,
       {
         hint: "For example: sealpod attest measure --ovmf OVMF.fd --vcpus 1 --vcpu-type EPYC-Milan",
       },
@@ -117,7 +131,7 @@ export async function planLaunch(options: LaunchOptions, context: CliContext): P
   return kind.plan(options, context);
 }
 
-function checkMode({ mode }: LaunchOptions, kind: "ovmf" | "igvm" | "process"): void {
+function checkMode({ mode }: LaunchOptions, kind: PlannedLaunch["kind"]): void {
   if (mode === "snp" || (mode === "snp:ovmf-hash" && kind === "ovmf")) return;
   const hints: Readonly<Record<string, string>> = {
     sev: "Guests without SEV-SNP have no attestation report; sev-snp-measure computes their digests.",
@@ -152,6 +166,16 @@ async function planOvmf(options: LaunchOptions, context: CliContext): Promise<Pl
 
 function* filterPages(pages: Iterable<SourcedPage>, keep: (page: SourcedPage) => boolean): Generator<SourcedPage> {
   for (const page of pages) if (keep(page)) yield page;
+}
+
+/** An image as the emulated security processor measures it or, with firmware, as QEMU starts it under SEV-SNP. */
+async function planUvm(options: LaunchOptions, context: CliContext): Promise<PlannedLaunch> {
+  const { emulatedLaunch, openImage } = await import("../uvm/launch.ts");
+  const { kernel, initrd, commandLine } = await openImage(options.uvm, context);
+  if (options.ovmf !== undefined) return { ...(await planOvmf({ ...options, kernel, initrd, append: commandLine }, context)), kind: "uvm" };
+  const extra = OVMF_FLAGS.find((flag) => options[flag] !== undefined);
+  if (extra === undefined) return emulatedLaunch({ files: [kernel, initrd], commandLine });
+  throw new CliError("ERR_CLI_USAGE", `${FLAGS[extra]} needs --ovmf: an emulated start measures kernel, initial RAM disk and command line alone`);
 }
 
 async function planIgvm(options: LaunchOptions, context: CliContext): Promise<PlannedLaunch> {

@@ -235,7 +235,7 @@ describe("sealpod attest measure", () => {
   });
 
   it.each<[string, readonly string[], number, readonly string[]]>([
-    ["nothing to measure", [], EXIT.usage, ["none of --ovmf, --igvm and --process"]],
+    ["nothing to measure", [], EXIT.usage, ["none of --ovmf, --igvm, --process and --uvm"]],
     ["two things to measure", ["--ovmf", "OVMF.fd", "--igvm", "x"], EXIT.usage, ["--ovmf and --igvm"]],
     ["a missing file", ["--ovmf", "absent.fd", "--vcpus", "1", "--vcpu-type", "EPYC"], EXIT.failed, ["absent.fd does not exist", "relative paths start from"]],
     ["a missing kernel", [...MILAN, "--kernel", "absent"], EXIT.failed, ["absent does not exist"]],

@@ -19,7 +19,6 @@ import {
 } from "@sealpod/core";
 import { encodeBundle } from "@sealpod/certcache";
 import { encodeCertificatesPem, encodePem, issueCertificate, issueCrl, OID } from "@sealpod/pki";
-import { type LaunchedGuest, serveTsm } from "@sealpod/psp";
 import {
   AMD_OID,
   anyReportPolicy,
@@ -33,6 +32,7 @@ import {
   parseReportPolicy,
   type Report,
 } from "@sealpod/snp";
+import { type ReportProvider, serveTsm } from "@sealpod/tsm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { EXIT, type CliContext } from "../context.ts";
 import { runCli } from "../program.ts";
@@ -1041,20 +1041,13 @@ describe("sealpod attest verify: tokens", () => {
 });
 
 describe("sealpod attest report", () => {
-  const guest: LaunchedGuest = {
-    id: "0".repeat(32),
-    measurement: new Uint8Array(48),
-    hostData: new Uint8Array(32),
-    report: (data) => reportOf({ reportData: concatBytes(data, new Uint8Array(64 - data.length)) }),
-    certificateTable: () => TABLE,
-    uvmEndorsement: () => new Uint8Array(),
-    thimCertificates: () => THIM,
-    close: () => undefined,
+  const provider: ReportProvider = {
+    report: (data) => ({ report: reportOf({ reportData: concatBytes(data, new Uint8Array(64 - data.length)) }), auxblob: TABLE }),
   };
 
   it("fetches a report from a directory, says where it came from, and what it writes verifies", async () => {
     const reports = await mkdtemp(join(directory, "tsm-"));
-    await using _server = await serveTsm(guest, reports, { logger: silentLogger });
+    await using _server = await serveTsm(provider, reports, { logger: silentLogger });
     const ran = await attest(["report", "--report-data", "c0ffee", "--source", reports, "-o", "fetched.bin", "--certs-out", "fetched.certs"]);
     expect(ran).toMatchObject({ exit: EXIT.ok, stdout: "" });
     expect(ran.stderr).toBe(`report of 1184 bytes from the EMULATED security processor (proves nothing about hardware), ${reports}\n`);
@@ -1065,7 +1058,9 @@ describe("sealpod attest report", () => {
 
   it("writes hex without -o, and everything with --json", async () => {
     const reports = await mkdtemp(join(directory, "tsm-"));
-    await using _server = await serveTsm({ ...guest, certificateTable: () => new Uint8Array() }, reports, { logger: silentLogger });
+    await using _server = await serveTsm({ report: async (data) => ({ ...(await provider.report(data)), auxblob: new Uint8Array() }) }, reports, {
+      logger: silentLogger,
+    });
     const text = await attest(["report", "--report-data", "01", "--source", reports]);
     expect(text.stdout).toMatch(/^[0-9a-f]{2368}\n$/);
     expect(text.stderr).toContain("the host gave no certificates");

@@ -2,16 +2,16 @@ import { join } from "node:path";
 import { ATTACKS, findAttacks, formatResult, playAttack, prepareAttacks, type RefusalResult } from "@sealpod/demo";
 import { parsePodManifest } from "@sealpod/pod";
 import { laptopFetch } from "@sealpod/services";
-import { ProcessDriver } from "@sealpod/vmm";
 import { EXIT } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
 import { Progress } from "../progress.ts";
-import { guestProgram, imagesOf, requireUp } from "../laptop.ts";
-import { readBundle, readText, stateOf } from "../workspace.ts";
+import { imagesOf, isolationOf, podMachine, requireUp } from "../laptop.ts";
+import { readText, stateOf } from "../workspace.ts";
 
 interface AttackOptions {
   readonly list?: boolean;
+  readonly isolation: string;
   readonly ociLayout?: readonly string[];
 }
 
@@ -35,18 +35,18 @@ export const run: Verb<AttackOptions> = async (options, operands, context) => {
   const state = stateOf(options, context);
   const manifest = parsePodManifest(await readText(file, context));
   const up = await requireUp(state);
-  await readBundle("agent");
   const images = await imagesOf(options.ociLayout, options, context);
   const directory = join(state, "run");
   await prepareAttacks(directory);
   using progress = new Progress(context);
   const { clock, random } = context;
-  const pod = { images, up, driver: new ProcessDriver(), guest: guestProgram(), layerDirectory: join(state, "layers"), clock, random };
+  const { driver, guest, measured } = await podMachine(isolationOf(options.isolation), (message) => progress.show(message));
+  const pod = { images, up, driver, guest, layerDirectory: join(state, "layers"), clock, random };
   const results: RefusalResult[] = [];
   for (const attack of attacks) {
     if (context.signal.aborted) break;
     progress.show(attack.title);
-    const result = await playAttack(attack, { manifest, pod, directory, up, fetch: laptopFetch(up), clock, random }, file);
+    const result = await playAttack(attack, { manifest, pod, measured, directory, up, fetch: laptopFetch(up), clock, random }, file);
     progress.clear();
     results.push(result);
     if (options.json !== true) context.stdout.write(formatResult(result));

@@ -3,12 +3,14 @@ import { EMULATED, formatResult, formatSummary, runDemo } from "@sealpod/demo";
 import { EXIT } from "../context.ts";
 import { CliError } from "../errors.ts";
 import type { Verb } from "../program.ts";
+import { isolationOf, UVM_DIRECTORY } from "../laptop.ts";
 import { Progress } from "../progress.ts";
-import { pathOf, ROOT } from "../workspace.ts";
+import { guestNode, pathOf, ROOT } from "../workspace.ts";
 
 interface DemoVerbOptions {
   readonly keep?: string;
   readonly port?: string;
+  readonly isolation: string;
 }
 
 /** `sealpod demo`. Exit code 0 only if every step and every refusal came out as said. */
@@ -25,8 +27,9 @@ export const run: Verb<DemoVerbOptions> = async (options, _operands, context) =>
   const text = options.json !== true;
   if (text) for (const line of EMULATED) context.stdout.write(`EMULATED: ${line}\n`);
   const result = await runDemo({
-    files: { example: join(ROOT, "examples", "key-release"), bundles: join(ROOT, "build") },
-    node: process.execPath,
+    files: { example: join(ROOT, "examples", "key-release"), bundles: join(ROOT, "build"), uvm: UVM_DIRECTORY },
+    isolation: isolationOf(options.isolation),
+    node: guestNode(),
     ...(options.keep === undefined ? {} : { keep: pathOf(options.keep, context) }),
     ...(port === undefined ? {} : { port }),
     signal: context.signal,

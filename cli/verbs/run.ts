@@ -2,20 +2,20 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { encodeUtf8, toHex } from "@sealpod/core";
 import { OutputLog, parsePodManifest, PodError, serveControl, startPod, type PodRecord } from "@sealpod/pod";
-import { ProcessDriver } from "@sealpod/vmm";
 import { EXIT, type CliContext } from "../context.ts";
 import { sayReady, startDetached } from "../detach.ts";
 import { CliError } from "../errors.ts";
 import type { GlobalOptions, Verb } from "../program.ts";
 import { Progress } from "../progress.ts";
-import { guestProgram, imagesOf, requireUp } from "../laptop.ts";
-import { pathOf, readBundle, readText, stateOf } from "../workspace.ts";
+import { imagesOf, isolationOf, podMachine, requireUp } from "../laptop.ts";
+import { pathOf, readText, stateOf } from "../workspace.ts";
 
 interface RunOptions {
   readonly detach?: boolean;
   readonly publish?: readonly string[];
   readonly ociLayout?: readonly string[];
   readonly webhookVersion: "1.5" | "1.6";
+  readonly isolation: string;
   readonly readyFd?: string;
 }
 
@@ -29,18 +29,22 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
   const source = await readText(file, context);
   const manifest = parsePodManifest(source);
   const up = await requireUp(state);
-  await readBundle("agent");
   const images = await imagesOf(options.ociLayout, options, context);
   const log = new OutputLog();
   const progress = new Progress(context);
+  const machine = await podMachine(isolationOf(options.isolation), (message) => progress.show(message));
   const directory = join(state, "run", toHex(context.random.bytes(6)));
   const pod = await startPod({
     manifest,
     webhook: options.webhookVersion,
     images,
     up,
-    driver: new ProcessDriver(),
-    guest: guestProgram(),
+    driver: machine.driver,
+    guest: machine.guest,
+    onEvent: ({ text }) => {
+      progress.clear();
+      context.stderr.write(`the guest's kernel: ${text}\n`);
+    },
     directory,
     layerDirectory: join(state, "layers"),
     progress: (message) => progress.show(message),
@@ -67,6 +71,7 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
       namespace: pod.plan.namespace,
       pid: process.pid,
       hostData: manifest.hostData,
+      isolation: machine.isolation,
       containers: pod.containers.map((item) => item.name),
       ports,
       directory,
@@ -109,6 +114,8 @@ async function detach(file: string, state: string, options: RunOptions & GlobalO
     ...(options.ociLayout ?? []).flatMap((item) => ["--oci-layout", pathOf(item, context)]),
     "--webhook-version",
     options.webhookVersion,
+    "--isolation",
+    options.isolation,
   ];
   const outcome = await startDetached([...args, pathOf(file, context)], join(state, "run.log"), context.env);
   if (outcome.kind === "ended") {
@@ -126,7 +133,12 @@ function show(record: PodRecord, options: RunOptions & GlobalOptions, context: C
   }
   const ports = record.ports.map((port) => `http://127.0.0.1:${port.host}/ -> port ${port.container}`);
   context.stdout.write(
-    [`pod ${record.name} runs in sandbox ${record.id.slice(0, 12)} (isolation: none)`, `HOST_DATA ${record.hostData}`, ...ports, ""].join("\n"),
+    [
+      `pod ${record.name} runs in sandbox ${record.id.slice(0, 12)} (isolation: ${record.isolation}${record.isolation === "process" ? ", NO protection" : ""})`,
+      `HOST_DATA ${record.hostData}`,
+      ...ports,
+      "",
+    ].join("\n"),
   );
 }
 

@@ -13,8 +13,7 @@ import {
 } from "@sealpod/proto";
 import { memoryStreams, serveTtrpc, STATUS, TtrpcClient, TtrpcError } from "@sealpod/ttrpc";
 import { describe, expect, it } from "vitest";
-import { createAgent, DEFAULT_POLICY, PROFILES } from "./index.ts";
-import { agentMethods } from "./methods.ts";
+import { createAgent, DEFAULT_POLICY, directoryDevices, PROFILES } from "./index.ts";
 import { allowAll, errorOf, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS, serveReports } from "./test-support.ts";
 
 const CONTAINER = "c".repeat(64);
@@ -58,7 +57,8 @@ async function withAgent(policy: string, use: (setup: Setup) => Promise<void>): 
       profile,
       defaultPolicy: { name: "test", text: policy },
       root,
-      devices: `${path}/devices`,
+      place: "process",
+      disks: directoryDevices(`${path}/devices`),
       guestInfo,
       system,
       runtime: () => runtime,
@@ -223,11 +223,6 @@ describe("the policy gate", () => {
       },
     ));
 
-  it("has one row for each method, and no others", () => {
-    const rows = agentMethods({} as Parameters<typeof agentMethods>[0], "/", () => Promise.resolve());
-    expect(Object.keys(rows).sort()).toEqual(AgentService.methods.map(({ localName }) => localName).sort());
-  });
-
   it("answers INTERNAL where the policy has no answer", () =>
     withAgent(
       `package agent_policy
@@ -265,14 +260,14 @@ UpdateRoutesRequest = 2 { true }
     }));
 
   it("lets failing requests pass only if the policy itself says so", () =>
-    withAgent("package agent_policy\nAllowRequestsFailingPolicy := true\ndefault GetMetricsRequest := false\n", async ({ status, call }) => {
+    withAgent("package agent_policy\nAllowRequestsFailingPolicy := true\ndefault MemHotplugByProbeRequest := false\n", async ({ status, call }) => {
       await call(AgentService.method.onlineCPUMem, {});
-      expect((await status(AgentService.method.getMetrics, {})).code).toBe(STATUS.unimplemented);
+      expect((await status(AgentService.method.memHotplugByProbe, {})).code).toBe(STATUS.unimplemented);
     }));
 
   it("does not take AllowRequestsFailingPolicy for true when it is anything else", () =>
-    withAgent('package agent_policy\nAllowRequestsFailingPolicy := "true"\ndefault GetMetricsRequest := false\n', async ({ status }) => {
-      expect((await status(AgentService.method.getMetrics, {})).code).toBe(STATUS.permissionDenied);
+    withAgent('package agent_policy\nAllowRequestsFailingPolicy := "true"\ndefault MemHotplugByProbeRequest := false\n', async ({ status }) => {
+      expect((await status(AgentService.method.memHotplugByProbe, {})).code).toBe(STATUS.permissionDenied);
     }));
 
   it("writes no request and no print into the log", () =>
@@ -343,8 +338,8 @@ OnlineCPUMemRequest := {"allowed": true, "ops": [
 OnlineCPUMemRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/count", "value": 1}]} { not data.pstate.count }
 default GetMetricsRequest := {"allowed": true, "ops": [
   {"op": "add", "path": "/pstate/half", "value": true}, {"op": "remove", "path": "/pstate/missing"}]}
-default ListRoutesRequest := false
-ListRoutesRequest { data.pstate.half }
+default MemHotplugByProbeRequest := false
+MemHotplugByProbeRequest { data.pstate.half }
 default GetIPTablesRequest := {"allowed": false, "ops": [{"op": "add", "path": "/pstate/half", "value": true}]}
 default CreateSandboxRequest := true
 default CreateContainerRequest := true
@@ -364,13 +359,13 @@ default RemoveContainerRequest := {"allowed": true, "ops": [{"op": "add", "path"
         code: STATUS.internal,
         message: expect.stringMatching(/^GetMetricsRequest: internal error policy check: its changes of state do not apply: /) as string,
       });
-      expect((await status(AgentService.method.listRoutes, {})).code).toBe(STATUS.permissionDenied);
+      expect((await status(AgentService.method.memHotplugByProbe, {})).code).toBe(STATUS.permissionDenied);
     }));
 
   it("does not change for a denied request", () =>
     withAgent(STATEFUL, async ({ status }) => {
       expect((await status(AgentService.method.getIPTables, {})).code).toBe(STATUS.permissionDenied);
-      expect((await status(AgentService.method.listRoutes, {})).code).toBe(STATUS.permissionDenied);
+      expect((await status(AgentService.method.memHotplugByProbe, {})).code).toBe(STATUS.permissionDenied);
     }));
 
   it("does not change for the removal of a container that is not there, nor for a second one of an id", () =>
@@ -378,9 +373,9 @@ default RemoveContainerRequest := {"allowed": true, "ops": [{"op": "add", "path"
       expect((await setup.status(AgentService.method.removeContainer, { containerId: "unknown" })).code).toBe(STATUS.invalidArgument);
       await setup.container();
       expect((await setup.status(AgentService.method.createContainer, containerRequest(setup.root))).code).toBe(STATUS.alreadyExists);
-      expect((await setup.status(AgentService.method.listRoutes, {})).code).toBe(STATUS.permissionDenied);
+      expect((await setup.status(AgentService.method.memHotplugByProbe, {})).code).toBe(STATUS.permissionDenied);
       await setup.call(AgentService.method.removeContainer, { containerId: CONTAINER });
-      expect((await setup.status(AgentService.method.listRoutes, {})).code).toBe(STATUS.unimplemented);
+      expect((await setup.status(AgentService.method.memHotplugByProbe, {})).code).toBe(STATUS.unimplemented);
     }));
 });
 

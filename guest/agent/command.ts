@@ -2,8 +2,8 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { constants } from "node:os";
 import { AgentError } from "./errors.ts";
 
-/** The whole environment of every program the agent runs; nothing of its own goes along. */
-const ENVIRONMENT = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
+/** The whole environment of every program the agent runs; nothing of its own goes along. No udev runs in the guest: dmsetup would wait for it. */
+const ENVIRONMENT = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C", DM_DISABLE_UDEV: "1" };
 /** Most text of a failed program that goes into an error. */
 const MAX_COMPLAINT = 2048;
 
@@ -22,12 +22,13 @@ export async function exitOf(child: ChildProcess): Promise<number> {
 
 /**
  * Runs a program to its end.
+ * @param input what it reads from standard input: the place for secrets, which every process can read from the arguments of another
  * @throws {AgentError} ERR_AGENT_COMMAND with what it wrote to standard error, if its status is not 0
  */
-export async function run(program: string, args: readonly string[], cwd = "/"): Promise<void> {
+export async function run(program: string, args: readonly string[], cwd = "/", input: string | Uint8Array = ""): Promise<void> {
   const child = spawn(program, args, { cwd, env: ENVIRONMENT, stdio: "pipe" });
   child.stdin.on("error", () => undefined);
-  child.stdin.end();
+  child.stdin.end(input);
   child.stdout.resume();
   let complaint = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {

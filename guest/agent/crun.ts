@@ -1,12 +1,12 @@
-import type { ChildProcess } from "node:child_process";
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync, watch, writeFileSync, writeSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { Socket } from "node:net";
 import { asObject, encodeJson, parseJson, type JsonObject } from "@sealpod/core";
 import { exitOf, run, start } from "./command.ts";
+import { openConsole } from "./console.ts";
 import { AgentError } from "./errors.ts";
 import { handlesSignal, isSameProgram, processesIn, usageOf } from "./proc.ts";
-import type { Runtime, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
+import type { Runtime, RuntimeCgroup, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
 import { hasCode } from "./confined-directory.ts";
 
 const CRUN = "/usr/bin/crun";
@@ -33,28 +33,38 @@ const MAX_LOG_CHARACTERS = 2048;
  */
 export class Crun implements Runtime {
   readonly #state: string;
+  readonly #helper: string | undefined;
+  #consoles = 0;
 
-  /** @param state directory for crun's own notes */
-  constructor(state: string) {
+  /**
+   * @param state directory for crun's own notes
+   * @param helper the program that relays terminals; the one of the guest's root unless given
+   */
+  constructor(state: string, helper?: string) {
     this.#state = state;
+    this.#helper = helper;
   }
 
-  async create(id: string, bundle: string, spec: JsonObject): Promise<RuntimeContainer> {
+  async create(id: string, bundle: string, spec: JsonObject, group?: RuntimeCgroup): Promise<RuntimeContainer> {
     const log = `${bundle}/crun.log`;
     const ready = `${bundle}/ready`;
     const go = `${bundle}/start`;
-    await run(MKFIFO, ["-m", "600", "--", ready, go]);
     const hooks = {
       createRuntime: [
         { path: REPORT, args: ["tee", ready] },
-        { path: AWAIT, args: ["head", "-c", "1", go] },
+        // A byte of the state too: crun fails if a hook ends before it was given all of it.
+        { path: AWAIT, args: ["head", "-q", "-c", "1", "-", go] },
       ],
     };
     writeFileSync(`${bundle}/config.json`, encodeJson({ ...spec, hooks }), { mode: 0o600 });
-
+    using streams = await this.#open(asObject(spec["process"]), `${bundle}/init`, [ready, go]);
+    const { pipes } = streams;
+    using undo = new DisposableStack();
+    undo.defer(() => destroyAll(pipes));
     // Held open to the end: what is in a pipe is lost when nobody has it open, and the hook may come late.
     const gate = openPipe(go);
-    const { child, pipes } = await startPiped(this.#args(log, ["run", "--bundle", bundle, id]), `${bundle}/init`);
+    undo.defer(() => closeSync(gate));
+    const child = start(CRUN, this.#args(log, group, ["run", ...streams.args, "--bundle", bundle, id]), streams.theirs);
     const exited = exitOf(child);
     let pid: number;
     const namespaces: number[] = [];
@@ -64,16 +74,19 @@ export class Crun implements Runtime {
         return typeof value === "number" ? value : undefined;
       });
       // Held open too: so neither can a namespace's inode, nor the process id, come to mean another one while the container is known by it.
-      for (const kind of ["mnt", "pid"]) namespaces.push(openSync(`/proc/${pid}/ns/${kind}`, constants.O_RDONLY));
+      for (const kind of ["mnt", "pid"]) {
+        const fd = openSync(`/proc/${pid}/ns/${kind}`, constants.O_RDONLY);
+        undo.defer(() => closeSync(fd));
+        namespaces.push(fd);
+      }
     } catch (error) {
       writeSync(gate, "1");
       child.kill("SIGKILL");
       await exited;
-      [gate, ...namespaces].forEach((fd) => closeSync(fd));
-      destroyAll(pipes);
-      await run(CRUN, this.#args(log, ["delete", "--force", id])).catch(() => undefined);
+      await this.#delete(id, log, group).catch(() => undefined);
       throw error;
     }
+    undo.move();
 
     let phase: "created" | "started" | "killed" | "ended" = "created";
     const ended = exited.then((status) => {
@@ -86,7 +99,8 @@ export class Crun implements Runtime {
     const [mountNamespace = -1, pidNamespace = -1] = namespaces;
     const processes = (): readonly number[] => processesIn(fstatSync(mountNamespace).ino);
     const killAll = (): void => {
-      processes().forEach((target) => send(target, SIGKILL));
+      if (group === undefined) processes().forEach((target) => send(target, SIGKILL));
+      else group.kill();
       if (phase === "ended") return;
       phase = "killed";
       writeSync(gate, "1");
@@ -109,94 +123,153 @@ export class Crun implements Runtime {
           else send(pid, signal);
         },
       },
-      start() {
+      start: async () => {
         if (phase !== "created") throw new AgentError("ERR_AGENT_STATE", `container ${id} was started or has ended already`);
         phase = "started";
+        const started = this.#started(id, exited);
         writeSync(gate, "1");
+        await started;
       },
       remove: async () => {
         killAll();
         await ended;
         namespaces.forEach((fd) => closeSync(fd));
-        await run(CRUN, this.#args(log, ["delete", "--force", id]));
+        await this.#delete(id, log, group);
       },
     };
   }
 
-  async exec(id: string, bundle: string, execId: string, specification: JsonObject): Promise<RuntimeProcess> {
+  async exec(id: string, bundle: string, execId: string, specification: JsonObject, group?: RuntimeCgroup): Promise<RuntimeProcess> {
     const file = `${bundle}/exec-${execId}`;
     const log = `${file}.log`;
-    await run(MKFIFO, ["-m", "600", "--", `${file}.pid`]);
     try {
       writeFileSync(`${file}.json`, encodeJson(specification), { mode: 0o600 });
-      const { child, pipes } = await startPiped(this.#args(log, ["exec", "--process", `${file}.json`, "--pid-file", `${file}.pid`, id]), file);
+      using streams = await this.#open(specification, file, [`${file}.pid`]);
+      const { pipes } = streams;
+      using undo = new DisposableStack();
+      undo.defer(() => destroyAll(pipes));
+      const command = ["exec", ...streams.args, "--process", `${file}.json`, "--pid-file", `${file}.pid`, id];
+      const child = start(CRUN, this.#args(log, group, command), streams.theirs);
       let gone = false;
       const exited = exitOf(child).finally(() => (gone = true));
-      const pid = await reported(`${file}.pid`, exited, log, (text) => (/^[1-9][0-9]*$/.test(text) ? Number(text) : undefined)).catch((error: unknown) => {
-        destroyAll(pipes);
-        throw error;
-      });
+      const pid = await reported(`${file}.pid`, exited, log, (text) => (/^[1-9][0-9]*$/.test(text) ? Number(text) : undefined));
+      undo.move();
       return { ...pipes, exited, signal: (signal) => (gone ? undefined : send(pid, signal)) };
     } finally {
       for (const suffix of ["pid", "json", "log"]) await rm(`${file}.${suffix}`, { force: true });
     }
   }
 
-  #args(log: string, command: readonly string[]): readonly string[] {
-    return ["--root", this.#state, "--cgroup-manager=disabled", "--log", log, ...command];
+  #args(log: string, group: RuntimeCgroup | undefined, command: readonly string[]): readonly string[] {
+    return ["--root", this.#state, `--cgroup-manager=${group === undefined ? "disabled" : "cgroupfs"}`, "--log", log, ...command];
+  }
+
+  /** Waits until crun has written down that a container runs, which is after its hooks: before, crun would run no other process in it. */
+  async #started(id: string, exited: Promise<unknown>): Promise<void> {
+    const directory = `${this.#state}/${id}`;
+    // It is there from the beginning to the end of crun.
+    if (!existsSync(directory)) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const watcher = watch(directory, { persistent: false }, () => {
+      if (existsSync(`${directory}/status`)) resolve();
+    });
+    watcher.on("error", () => resolve());
+    void exited.then(() => resolve());
+    await promise;
+    watcher.close();
+  }
+
+  /** Removes what crun knows of a container: nothing, once its first process has ended. */
+  async #delete(id: string, log: string, group: RuntimeCgroup | undefined): Promise<void> {
+    if (existsSync(`${this.#state}/${id}`)) await run(CRUN, this.#args(log, group, ["delete", "--force", id]));
+  }
+
+  /** Streams for a process: pipes, or a terminal if its specification says so. `fifos` are made along with them. */
+  async #open(specification: JsonObject | undefined, prefix: string, fifos: readonly string[]): Promise<Streams> {
+    if (specification?.["terminal"] !== true) return openPipes(prefix, fifos);
+    await run(MKFIFO, ["-m", "600", "--", ...fifos]);
+    // Not in the container's directory: with a long id that would be a longer path than a socket can have.
+    const socket = `${this.#state}.console-${this.#consoles++}`;
+    using undo = new DisposableStack();
+    const pipes = await openConsole(socket, this.#helper);
+    undo.defer(() => destroyAll(pipes));
+    const size = asObject(specification["consoleSize"]);
+    if (size !== undefined) pipes.resize(Number(size["height"]), Number(size["width"]));
+    const nowhere = openSync("/dev/null", constants.O_RDWR);
+    undo.move();
+    return {
+      pipes,
+      args: ["--console-socket", socket],
+      theirs: [nowhere, nowhere, nowhere],
+      [Symbol.dispose]: () => closeSync(nowhere),
+    };
   }
 }
 
 /** The three streams of a program. */
-type Pipes = Pick<RuntimeProcess, "stdin" | "stdout" | "stderr">;
+type Pipes = Pick<RuntimeProcess, "stdin" | "stdout" | "stderr" | "resize">;
 
-function destroyAll(pipes: Pipes): void {
-  for (const stream of Object.values(pipes)) stream.destroy();
+/** Streams that crun is to give to a process. Disposing of it releases what only the start needs. */
+interface Streams extends Disposable {
+  /** Our ends. */
+  readonly pipes: Pipes;
+  /** What crun must be told of them. */
+  readonly args: readonly string[];
+  /** Descriptors for crun. */
+  readonly theirs: readonly number[];
+}
+
+function destroyAll({ stdin, stdout, stderr }: Pipes): void {
+  for (const stream of [stdin, stdout, stderr]) stream.destroy();
 }
 
 /**
- * Starts crun with named pipes as its streams, which the container inherits. Node's own "pipes" are sockets, and a program cannot open
+ * Named pipes as the streams of crun, which the container inherits. Node's own "pipes" are sockets, and a program cannot open
  * `/dev/stdout` again if that is a socket; web servers do (specs/runtime.md 2.7).
  *
  * @param prefix where the pipes are made; their names are gone when this returns
+ * @param others named pipes that are made along with them, and stay: starting a program costs more than all else here
  */
-async function startPiped(args: readonly string[], prefix: string): Promise<{ readonly child: ChildProcess; readonly pipes: Pipes }> {
-  const [stdin, stdout, stderr] = [`${prefix}.stdin`, `${prefix}.stdout`, `${prefix}.stderr`] as const;
+async function openPipes(prefix: string, others: readonly string[]): Promise<Streams> {
+  const names = ["stdin", "stdout", "stderr"].map((name) => `${prefix}.${name}`);
+  const [stdin = "", ...outputs] = names;
   const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
-  await run(MKFIFO, ["-m", "600", "--", stdin, stdout, stderr]);
-  const opened: number[] = [];
+  await run(MKFIFO, ["-m", "600", "--", ...names, ...others]);
+  using undo = new DisposableStack();
   const open = (path: string, flags: number): number => {
     const fd = openSync(path, flags);
-    opened.push(fd);
+    undo.defer(() => closeSync(fd));
     return fd;
   };
   try {
     // Each end is opened by itself: the agent's must not block, the program's must. A reader waits for a writer, so for a moment there are both.
     const both = openPipe(stdin);
-    const theirs = [open(stdin, O_RDONLY)];
-    const input = open(stdin, O_WRONLY | O_NONBLOCK);
-    closeSync(both);
-    const outputs = [stdout, stderr].map((path) => {
+    let input: number;
+    const theirs: number[] = [];
+    try {
+      theirs.push(open(stdin, O_RDONLY));
+      input = open(stdin, O_WRONLY | O_NONBLOCK);
+    } finally {
+      closeSync(both);
+    }
+    const [first = -1, second = -1] = outputs.map((path) => {
       const reader = open(path, O_RDONLY | O_NONBLOCK);
       theirs.push(open(path, O_WRONLY));
       return reader;
     });
-    const child = start(CRUN, args, theirs);
-    theirs.forEach((fd) => closeSync(fd));
-    const [first = -1, second = -1] = outputs;
+    undo.move();
     return {
-      child,
       pipes: {
         stdin: new Socket({ fd: input, readable: false, writable: true }),
         stdout: new Socket({ fd: first, readable: true, writable: false }),
         stderr: new Socket({ fd: second, readable: true, writable: false }),
       },
+      args: [],
+      theirs,
+      [Symbol.dispose]: () => theirs.forEach((fd) => closeSync(fd)),
     };
-  } catch (error) {
-    opened.forEach((fd) => closeSync(fd));
-    throw error;
   } finally {
-    for (const path of [stdin, stdout, stderr]) rmSync(path, { force: true });
+    for (const path of names) rmSync(path, { force: true });
   }
 }
 

@@ -2,6 +2,7 @@ import { SealpodError, type ErrorTable, type SealpodErrorOptions } from "@sealpo
 
 /** Codes of {@link AgentError}. */
 export type AgentErrorCode =
+  | "ERR_AGENT_CGROUP"
   | "ERR_AGENT_COMMAND"
   | "ERR_AGENT_CONFIG"
   | "ERR_AGENT_DENIED"
@@ -9,9 +10,11 @@ export type AgentErrorCode =
   | "ERR_AGENT_EXISTS"
   | "ERR_AGENT_HOST_DATA"
   | "ERR_AGENT_ID"
+  | "ERR_AGENT_INITDATA"
   | "ERR_AGENT_LAYER"
   | "ERR_AGENT_NO_CONTAINER"
   | "ERR_AGENT_NO_PROCESS"
+  | "ERR_AGENT_NO_TTY"
   | "ERR_AGENT_PATH"
   | "ERR_AGENT_POLICY"
   | "ERR_AGENT_POLICY_ENGINE"
@@ -22,6 +25,7 @@ export type AgentErrorCode =
 
 /** Rows of `guest/agent`. */
 export const AGENT_ERRORS: ErrorTable<AgentErrorCode> = {
+  ERR_AGENT_CGROUP: { action: "caller", exit: 1, http: 500, summary: "The control group of a container could not be read or changed, or is in the wrong state for it." },
   ERR_AGENT_COMMAND: { action: "caller", exit: 1, http: 500, summary: "A program that the guest agent runs (crun, mount) failed." },
   ERR_AGENT_CONFIG: { action: "caller", exit: 2, http: 500, summary: "The guest agent was started with arguments or a default policy that it cannot use." },
   ERR_AGENT_DENIED: { action: "refused", exit: 3, http: 403, summary: "The policy of the pod does not allow the request." },
@@ -29,9 +33,11 @@ export const AGENT_ERRORS: ErrorTable<AgentErrorCode> = {
   ERR_AGENT_EXISTS: { action: "caller", exit: 1, http: 409, summary: "A container or process with this id exists already." },
   ERR_AGENT_HOST_DATA: { action: "refused", exit: 3, http: 403, summary: "The policy is not the one whose digest was fixed at launch (HOST_DATA)." },
   ERR_AGENT_ID: { action: "caller", exit: 1, http: 400, summary: "The id of a container, process or sandbox has a form that is not allowed." },
+  ERR_AGENT_INITDATA: { action: "refused", exit: 3, http: 400, summary: "The initdata of the pod is malformed, or there is more than one." },
   ERR_AGENT_LAYER: { action: "refused", exit: 1, http: 400, summary: "The tar of an image layer asks for something that the guest agent does not do." },
   ERR_AGENT_NO_CONTAINER: { action: "caller", exit: 1, http: 404, summary: "The sandbox has no container with this id." },
   ERR_AGENT_NO_PROCESS: { action: "caller", exit: 1, http: 404, summary: "The container has no process with this id, or it was waited for already." },
+  ERR_AGENT_NO_TTY: { action: "caller", exit: 1, http: 409, summary: "The process has no terminal whose size could be set." },
   ERR_AGENT_PATH: { action: "refused", exit: 1, http: 400, summary: "A path leaves the directory that it is confined to, or passes through a symbolic link." },
   ERR_AGENT_POLICY: { action: "caller", exit: 1, http: 400, summary: "The text given as policy does not compile." },
   ERR_AGENT_POLICY_ENGINE: {

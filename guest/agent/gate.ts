@@ -9,6 +9,7 @@ import type { Profile } from "./profile.ts";
 
 /** Status of the answer for each error (specs/runtime.md 2.6, 3.3). Errors of other packages are INTERNAL. */
 const STATUS_OF: Readonly<Record<AgentErrorCode, number>> = {
+  ERR_AGENT_CGROUP: STATUS.internal,
   ERR_AGENT_COMMAND: STATUS.internal,
   ERR_AGENT_CONFIG: STATUS.internal,
   ERR_AGENT_DENIED: STATUS.permissionDenied,
@@ -16,9 +17,11 @@ const STATUS_OF: Readonly<Record<AgentErrorCode, number>> = {
   ERR_AGENT_EXISTS: STATUS.alreadyExists,
   ERR_AGENT_HOST_DATA: STATUS.invalidArgument,
   ERR_AGENT_ID: STATUS.invalidArgument,
+  ERR_AGENT_INITDATA: STATUS.internal,
   ERR_AGENT_LAYER: STATUS.internal,
   ERR_AGENT_NO_CONTAINER: STATUS.invalidArgument,
   ERR_AGENT_NO_PROCESS: STATUS.notFound,
+  ERR_AGENT_NO_TTY: STATUS.unavailable,
   ERR_AGENT_PATH: STATUS.invalidArgument,
   ERR_AGENT_POLICY: STATUS.invalidArgument,
   ERR_AGENT_POLICY_ENGINE: STATUS.internal,

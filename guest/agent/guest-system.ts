@@ -6,7 +6,7 @@ import type { FileNodes } from "./layer.ts";
 
 /** A mount(2), as mount(8) takes it. */
 export interface MountRequest {
-  readonly type: "tmpfs" | "overlay";
+  readonly type: "tmpfs" | "overlay" | "erofs" | "ext4";
   readonly source: string;
   readonly target: string;
   readonly options: readonly string[];

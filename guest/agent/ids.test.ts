@@ -49,7 +49,8 @@ describe("ids", () => {
     );
   });
 
-  it("checks the id of the sandbox", async () => {
+  it("checks the id of the sandbox, for which no word is reserved", async () => {
+    expect(() => validateIds(CreateSandboxRequestSchema, create(CreateSandboxRequestSchema, { sandboxId: "sandbox" }))).not.toThrow();
     expect((await errorOf(() => validateIds(CreateSandboxRequestSchema, create(CreateSandboxRequestSchema, { sandboxId: "a/b" })))).code).toBe("ERR_AGENT_ID");
   });
 

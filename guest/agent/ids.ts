@@ -15,11 +15,11 @@ const ID = /^[A-Za-z0-9][A-Za-z0-9_.-]+$/;
  */
 const RESERVED: ReadonlySet<string> = new Set(["namespace", "network_namespace", "sandbox_name", "sandbox", "shared"]);
 
-/** Fields of requests that hold ids, by their name in the API; the value tells whether "" is allowed. */
-const ID_FIELDS: ReadonlyMap<string, "required" | "optional"> = new Map([
-  ["container_id", "required"],
-  ["exec_id", "optional"],
-  ["sandbox_id", "required"],
+/** Fields of requests that hold ids, by their name in the API. The id of the sandbox becomes neither a key nor a directory. */
+const ID_FIELDS: ReadonlyMap<string, { readonly optional?: true; readonly reserved: ReadonlySet<string> }> = new Map([
+  ["container_id", { reserved: RESERVED }],
+  ["exec_id", { optional: true, reserved: RESERVED }],
+  ["sandbox_id", { reserved: new Set<string>() }],
 ]);
 
 /**
@@ -30,8 +30,8 @@ export function validateIds(schema: DescMessage, request: Message): void {
   for (const field of schema.fields) {
     const need = ID_FIELDS.get(field.name);
     const id: unknown = (request as unknown as Readonly<Record<string, unknown>>)[field.localName];
-    if (need === undefined || typeof id !== "string" || (id === "" && need === "optional")) continue;
-    if (id.length > MAX_ID_LENGTH || !ID.test(id) || RESERVED.has(id)) {
+    if (need === undefined || typeof id !== "string" || (id === "" && need.optional === true)) continue;
+    if (id.length > MAX_ID_LENGTH || !ID.test(id) || need.reserved.has(id)) {
       const expected = `a letter or digit, then letters, digits, '_', '.' or '-', at most ${MAX_ID_LENGTH}, and no reserved word`;
       throw new AgentError("ERR_AGENT_ID", `${field.name} ${shown(id)} is not an id: expected ${expected}`, {
         details: { field: field.name, found: shown(id) },

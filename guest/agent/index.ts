@@ -1,27 +1,29 @@
 import type { Logger } from "@sealpod/core";
-import { AgentService, Health, HealthCheckResponse_ServingStatus, type DescMessage } from "@sealpod/proto";
-import { implement, type TtrpcService } from "@sealpod/ttrpc";
+import type { TtrpcService } from "@sealpod/ttrpc";
+import type { PolicyReplacement } from "./apply-initdata.ts";
+import type { BlockDevices } from "./block-devices.ts";
 import { Gate } from "./gate.ts";
 import type { GuestSystem } from "./guest-system.ts";
-import { AGENT_VERSION, agentMethods, type Method } from "./methods.ts";
+import { linuxMachine } from "./machine.ts";
+import { agentMethods } from "./methods.ts";
 import { guestPaths } from "./paths.ts";
 import { POLICY_NAME, PolicyEngine } from "./policy.ts";
 import type { Profile } from "./profile.ts";
 import type { ProcessLimits } from "./process-limits.ts";
 import type { Runtime } from "./runtime.ts";
 import { Sandbox } from "./sandbox.ts";
+import { agentServices } from "./services.ts";
 import { verifyHostData } from "./set-policy.ts";
 
 export { AGENT_ERRORS, AgentError } from "./errors.ts";
 export type { AgentErrorCode } from "./errors.ts";
+export { directoryDevices, machineDevices } from "./block-devices.ts";
+export type { BlockDevices, Disk } from "./block-devices.ts";
 export { PROFILES } from "./profile.ts";
 export type { Profile } from "./profile.ts";
 export type { GuestSystem, MountRequest } from "./guest-system.ts";
 export type { ProcessLimits } from "./process-limits.ts";
 export type { Runtime, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
-
-/** Version of the API, as the known agent states it. */
-const GRPC_VERSION = "0.0.1";
 
 /** The policy of an agent that has none yet: all it can be asked is to take one. */
 export const DEFAULT_POLICY = `package agent_policy
@@ -29,15 +31,21 @@ export const DEFAULT_POLICY = `package agent_policy
 default SetPolicyRequest := true
 `;
 
+/** Where an agent runs: as a process beside others, or in a machine whose kernel is there for it alone. */
+export type AgentPlace = "process" | "vm";
+
 /** What an agent is made of. */
 export interface AgentOptions {
   readonly profile: Profile;
+  readonly place: AgentPlace;
   /** Policy until SetPolicy; `name` is what its print lines begin with. */
   readonly defaultPolicy: { readonly name: string; readonly text: string };
+  /** What a policy that comes by SetPolicy must be: that of HOST_DATA, which is the default, or whatever the policy in force allows. */
+  readonly replacement?: PolicyReplacement;
   /** Directory below which everything of the guest lies; `/run/kata-containers` but in tests. */
   readonly root: string;
-  /** Directory with one entry per attached disk. */
-  readonly devices: string;
+  /** Disks that the host attached. */
+  readonly disks: BlockDevices;
   /** Directory with `tsm/report`; shown to every container at `/run/sealpod`. */
   readonly guestInfo: string;
   readonly system: GuestSystem;
@@ -62,26 +70,20 @@ export interface Agent {
  * @throws {AgentError} ERR_AGENT_POLICY if the default policy does not compile: an agent without a policy must not run
  */
 export function createAgent(options: AgentOptions): Agent {
-  const { profile, logger } = options;
+  const { profile, place, replacement = "host-data", logger } = options;
   const paths = guestPaths(options.root);
-  const sandbox = new Sandbox({ ...options, paths, runtime: options.runtime(paths.runtimeState), cgroups: false });
+  const runtime = options.runtime(paths.runtimeState);
+  const sandbox = new Sandbox({ ...options, paths, runtime, cgroups: place === "vm", exitStatus: profile.exitStatus });
   const gate = new Gate(profile, new PolicyEngine(options.defaultPolicy, profile.rego), logger);
   const setPolicy = async (text: string): Promise<void> => {
     const allowedBy = gate.engine;
-    await verifyHostData(text, `${options.guestInfo}/tsm/report`);
+    if (replacement === "host-data") await verifyHostData(text, `${options.guestInfo}/tsm/report`);
     gate.replace(allowedBy, new PolicyEngine({ name: POLICY_NAME, text }, profile.rego));
     logger.log("info", "policy set");
   };
-  const methods: Readonly<Record<string, Method<DescMessage, DescMessage>>> = agentMethods(sandbox, paths.shared, setPolicy);
+  const methods = agentMethods(sandbox, paths.shared, setPolicy, linuxMachine(place, paths));
   return {
-    services: [
-      implement(Health, {
-        check: () => ({ status: HealthCheckResponse_ServingStatus.SERVING }),
-        version: () => ({ grpcVersion: GRPC_VERSION, agentVersion: AGENT_VERSION }),
-      }),
-      // Every method goes through the one fallback, so none can be served past the gate.
-      implement(AgentService, {}, (method, request) => gate.call(method, methods[method.localName] ?? {}, request)),
-    ],
+    services: agentServices(gate, methods),
     ended: sandbox.ended,
     close: () => sandbox.destroy(),
   };

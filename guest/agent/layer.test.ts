@@ -180,10 +180,16 @@ describe("layer: what is refused", () => {
   it.each([
     ["nothing", "missing", "ERR_AGENT_LAYER"],
     ["a directory", "d", "ERR_AGENT_LAYER"],
-    ["a symbolic link", "s", "ERR_AGENT_LAYER"],
     ["a file outside", "../outside/secret", "ERR_VERITY_TAR_PATH"],
     ["the root", "./", "ERR_AGENT_PATH"],
   ])("a hard link to %s", (_what, target, code) => refused([directory("d"), symlink("s", "OUTSIDE/secret"), hardlink("h", target)], code));
+
+  it("not a hard link to a symbolic link, which is that link again", () =>
+    unpacked([symlink("s", "OUTSIDE/secret"), hardlink("h", "s")], ({ root, outside }) => {
+      expect(readlinkSync(`${root}/h`)).toBe(readlinkSync(`${root}/s`));
+      expect(lstatSync(`${root}/h`).ino).toBe(lstatSync(`${root}/s`).ino);
+      expect(statSync(`${outside}/secret`).nlink).toBe(1);
+    }));
 
   it("a root that is no directory", () => refused([file(".")], "ERR_AGENT_LAYER"));
 

@@ -41,7 +41,7 @@ const OPAQUE_XATTR = "trusted.overlay.opaque";
 const WORKING_MODE = 0o700;
 
 /**
- * Unpacks the tar of one image layer into an empty directory, in the form that overlayfs takes as a lower layer.
+ * Unpacks one image layer, a tar or an image read as one, into an empty directory, in the form that overlayfs takes as a lower layer.
  *
  * The layer's bytes are those whose root hash the policy names, so its author is known; but images are made of other people's layers, and nothing in
  * one may reach beyond its own directory. No step follows a symbolic link, whether the archive or anything else made it; `..` is refused; hard
@@ -147,7 +147,9 @@ class LayerExtractor {
     const components = safePath(target).split("/");
     using from = this.#root.descend(components.slice(0, -1));
     const last = components.at(-1) ?? "";
-    if (from.stat(last)?.isFile() !== true) {
+    const found = from.stat(last);
+    // A link to a symbolic link is that link under another name: link(2) follows none.
+    if (found?.isFile() !== true && found?.isSymbolicLink() !== true) {
       throw new AgentError(
         "ERR_AGENT_LAYER",
         `layer entry ${shown(path)} is a hard link to ${shown(target)}, which is no file that came before it in the layer`,

@@ -1,106 +1,155 @@
 import { readFileSync, writeSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
-import { parseArgs } from "node:util";
-import { isSealpodError, jsonLogger, type LogLevel, messageOf } from "@sealpod/core";
-import { byteStream, serveTtrpc } from "@sealpod/ttrpc";
+import { isSealpodError, jsonLogger, type Logger, messageOf } from "@sealpod/core";
+import { type ByteStream, byteStream, serveTtrpc } from "@sealpod/ttrpc";
+import { applyInitdata, type AppliedInitdata } from "./apply-initdata.ts";
+import { hostProcessor, listenOnDescriptor, openVirtioPort, serveChannel } from "./channel/index.ts";
 import { Crun } from "./crun.ts";
 import { AgentError } from "./errors.ts";
 import { linux } from "./guest-system.ts";
-import { createAgent, DEFAULT_POLICY } from "./index.ts";
-import { parseListenAddress } from "./listen-address.ts";
+import { type Agent, type BlockDevices, createAgent, DEFAULT_POLICY, directoryDevices, machineDevices } from "./index.ts";
+import { readInitdata } from "./initdata.ts";
 import { parseProcessLimits } from "./process-limits.ts";
 import { PROFILES } from "./profile.ts";
+import { bindKernelReports, serveHostReports } from "./reports.ts";
+import { type AgentSettings, parseSettings } from "./settings.ts";
 
 /** Where everything of the guest lies: policies name paths below it. */
 const GUEST_ROOT = "/run/kata-containers";
+/** The native helper of the utility VM. */
+const HELPER = "/usr/lib/sealpod/helper";
 /** Connections at once. A shim has one; the rest is room for looking at a running agent. */
 const MAX_CONNECTIONS = 16;
 
-const LOG_LEVELS: readonly LogLevel[] = ["debug", "info", "warn", "error"];
-
-/** Arguments, with the environment variables of the known agent as their defaults (specs/runtime.md 4.4). */
-function settings(): { readonly [K in "listen" | "devices" | "guestInfo" | "profile" | "logLevel"]: string } & {
-  readonly readyFd?: string;
-  readonly policyFile?: string;
-} {
-  const { values } = parseArgs({
-    options: {
-      listen: { type: "string" },
-      devices: { type: "string" },
-      "guest-info": { type: "string" },
-      "ready-fd": { type: "string" },
-      "default-policy": { type: "string" },
-      profile: { type: "string", default: "aks" },
-      "log-level": { type: "string", default: "info" },
-    },
-  });
-  const listen = values.listen ?? process.env["KATA_AGENT_SERVER_ADDR"];
-  const policyFile = values["default-policy"] ?? process.env["KATA_AGENT_POLICY_FILE"];
-  const { devices, "guest-info": guestInfo, "ready-fd": readyFd, profile, "log-level": logLevel } = values;
-  if (listen === undefined || devices === undefined || guestInfo === undefined) {
-    throw new AgentError("ERR_AGENT_CONFIG", "--listen, --devices and --guest-info are needed");
-  }
-  return { listen, devices, guestInfo, profile, logLevel, ...(readyFd === undefined ? {} : { readyFd }), ...(policyFile === undefined ? {} : { policyFile }) };
+/** What takes connections. */
+interface Serving {
+  /** Takes no more connections; those that are there stay until their host hangs up. */
+  readonly finish: () => void;
+  /** Ends all connections, too. */
+  readonly close: () => void;
 }
 
-function main(): void {
-  const { listen, devices, guestInfo, profile: profileName, logLevel, readyFd, policyFile } = settings();
-  const path = parseListenAddress(listen);
-  const profile = PROFILES.get(profileName);
-  const level = LOG_LEVELS.find((name) => name === logLevel);
-  if (profile === undefined) throw new AgentError("ERR_AGENT_CONFIG", `--profile: found ${profileName}, expected one of ${[...PROFILES.keys()].join(", ")}`);
-  if (level === undefined) throw new AgentError("ERR_AGENT_CONFIG", `--log-level: found ${logLevel}, expected one of ${LOG_LEVELS.join(", ")}`);
-  if (readyFd !== undefined && !/^[0-9]{1,4}$/.test(readyFd)) throw new AgentError("ERR_AGENT_CONFIG", "--ready-fd is not a number");
-
-  const logger = jsonLogger({ now: () => Date.now() }, (line) => void process.stderr.write(line), level, "agent");
+async function main(): Promise<void> {
+  const settings = parseSettings(process.argv.slice(2), process.env);
+  const logger = jsonLogger({ now: () => Date.now() }, (line) => void process.stderr.write(line), settings.logLevel, "agent");
   // Node waits for its own children only. crun leaves one behind when an exec fails, and a container cannot end while one of its processes is
   // not waited for: whoever is process 1 has to do that.
   if (process.pid === 1) logger.log("error", "running as process 1, which must reap orphans and cannot: start the agent under an init, or a shell that waits");
+
+  const { promise, resolve } = Promise.withResolvers<Agent>();
+  // The channel comes first: the reports that everything else waits for may come over it.
+  const channel = settings.listen.kind === "virtio" ? openChannel(settings.listen.name, promise, logger) : undefined;
+  if (settings.reports === "hardware") await bindKernelReports(settings.guestInfo);
+  if (settings.reports === "channel" && channel !== undefined) await serveHostReports(hostProcessor(channel), settings.guestInfo, logger);
+  const disks = settings.place === "vm" ? machineDevices() : directoryDevices(settings.devices);
+  const agent = await makeAgent(settings, disks, logger);
+  resolve(agent);
+  const serving = channel ?? (await listen(settings, agent, logger));
+  logger.log("info", "listening", { listen: settings.listen.kind, profile: settings.profile.name, reports: settings.reports });
+  if (settings.readyFd !== undefined) writeSync(settings.readyFd, "ready\n");
+
+  process.once("SIGTERM", () => {
+    serving.close();
+    void agent.close();
+  });
+  // No sandbox comes after the first one: when its host has heard that it is gone and hangs up, the process ends, and with it the machine.
+  void agent.ended.then(() => serving.finish());
+}
+
+/** The agent with the policy of its pod's initdata, or else the one that waits for SetPolicy. */
+async function makeAgent(settings: AgentSettings, disks: BlockDevices, logger: Logger): Promise<Agent> {
+  const initdata = settings.place === "vm" ? await readInitdata(disks) : undefined;
+  const applied: AppliedInitdata | undefined = initdata && (await applyInitdata(initdata, `${settings.guestInfo}/tsm/report`));
+  const { policyFile } = settings;
+  // A file that cannot be read or compiled ends the process here, before it listens: it must not run with a policy nobody chose.
+  const first = policyFile === undefined ? { name: "default-policy", text: DEFAULT_POLICY } : { name: policyFile, text: readFileSync(policyFile, "utf8") };
   const self = (file: string): string => readFileSync(`/proc/self/${file}`, "latin1");
-  const agent = createAgent({
-    profile,
-    // A file that cannot be read or compiled ends the process here, before it listens: it must not run with a policy nobody chose.
-    defaultPolicy: policyFile === undefined ? { name: "default-policy", text: DEFAULT_POLICY } : { name: policyFile, text: readFileSync(policyFile, "utf8") },
+  return createAgent({
+    // Initdata is how the second generation brings its policy: a pod that has it speaks that generation's forms.
+    profile: (initdata && PROFILES.get("coco")) ?? settings.profile,
+    place: settings.place,
+    defaultPolicy: applied?.policy ?? first,
+    ...(applied === undefined ? {} : { replacement: applied.replacement }),
     root: GUEST_ROOT,
-    devices,
-    guestInfo,
+    disks,
+    guestInfo: settings.guestInfo,
     system: linux,
-    runtime: (state) => new Crun(state),
+    runtime: (state) => new Crun(state, HELPER),
     limits: parseProcessLimits(self("status"), self("limits"), self("oom_score_adj")),
     logger,
   });
+}
 
-  const connections = new Set<Socket>();
-  const server = createServer((socket) => {
-    connections.add(socket);
-    void serveTtrpc(byteStream(socket), agent.services, { logger }).finally(() => connections.delete(socket));
+/** The channel to the host; streams to the agent wait until there is one. */
+function openChannel(name: string, agent: Promise<Agent>, logger: Logger): ReturnType<typeof serveChannel> & Serving {
+  let streams = 0;
+  let isFinished = false;
+  const endIfDone = (): void => void (isFinished && streams === 0 && channel.close());
+  const channel = serveChannel({
+    port: () => openVirtioPort(name),
+    accept: (service, stream) => {
+      if (service !== "agent" || isFinished) throw new AgentError("ERR_AGENT_REQUEST", `the guest does not serve ${service}`);
+      streams++;
+      void agent
+        .then(async ({ services }) => serveTtrpc(stream, services, { logger }))
+        .finally(() => {
+          streams--;
+          endIfDone();
+        });
+    },
+    logger,
   });
+  return {
+    open: async (service) => channel.open(service),
+    closed: channel.closed,
+    close: () => channel.close(),
+    finish: () => {
+      isFinished = true;
+      endIfDone();
+    },
+  };
+}
+
+async function listen({ listen: address }: AgentSettings, agent: Agent, logger: Logger): Promise<Serving> {
+  const streams = new Set<ByteStream>();
+  const serve = (socket: Socket): void => {
+    const stream = byteStream(socket);
+    streams.add(stream);
+    void serveTtrpc(stream, agent.services, { logger }).finally(() => streams.delete(stream));
+  };
+  const serving = (finish: () => void): Serving => ({
+    finish,
+    close() {
+      finish();
+      for (const stream of streams) stream.close();
+    },
+  });
+  if (address.kind === "descriptor") {
+    const server = listenOnDescriptor(
+      address.fd,
+      (socket) => (streams.size < MAX_CONNECTIONS ? serve(socket) : socket.destroy()),
+      (error) => logger.log("error", "cannot accept", { error: error.message }),
+    );
+    return serving(() => server.close());
+  }
+  const server = createServer(serve);
   server.maxConnections = MAX_CONNECTIONS;
-  process.once("SIGTERM", () => {
-    server.close();
-    for (const socket of connections) socket.destroy();
-    void agent.close();
-  });
-  // No sandbox comes after the first one: when its host has heard that it is gone and hangs up, the process ends.
-  void agent.ended.then(() => server.close());
-  server.on("error", (error) => {
-    logger.log("error", "cannot listen", { listen, error: error.message });
-    process.exitCode = 1;
-    void agent.close();
-  });
-
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once("error", reject);
   // The socket is for root alone from its first moment.
   process.umask(0o077);
-  server.listen(path, () => {
+  server.listen(address.kind === "unix" ? address.path : "", resolve);
+  try {
+    await promise;
+  } catch (cause) {
+    throw new AgentError("ERR_AGENT_CONFIG", `cannot listen: ${messageOf(cause)}`, { cause });
+  } finally {
     process.umask(0o022);
-    logger.log("info", "listening", { listen, profile: profile.name });
-    if (readyFd !== undefined) writeSync(Number(readyFd), "ready\n");
-  });
+  }
+  return serving(() => server.close());
 }
 
-try {
-  main();
-} catch (error) {
+main().catch((error: unknown) => {
   process.stderr.write(`sealpod-agent: ${messageOf(error)}\n`);
-  process.exitCode = isSealpodError(error) ? error.row.exit : 1;
-}
+  process.exit(isSealpodError(error) ? error.row.exit : 1);
+});

@@ -77,7 +77,7 @@ describe("output of a process", () => {
   });
 
   it("ends half a second after the process, if someone else keeps the pipe open", async () => {
-    vi.useFakeTimers();
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     try {
       const { stream, output: out, exit } = output();
       stream.write("last words");

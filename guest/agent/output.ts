@@ -15,6 +15,7 @@ export class Output {
   #discarding = false;
   /** True when the process has been gone for {@link GRACE_MS}. */
   #abandoned = false;
+  #grace: NodeJS.Timeout | undefined;
   #change = Promise.withResolvers<void>();
 
   /** @param exited settles when the process is gone */
@@ -22,10 +23,13 @@ export class Output {
     this.#stream = stream;
     for (const event of ["readable", "end", "close", "error"]) stream.on(event, () => this.#changed());
     const abandon = (): void => {
-      setTimeout(() => {
+      if (this.ended) return;
+      // Once more what is there is read, if the agent itself was held up all the while: timers come before input.
+      const end = (): void => {
         this.#abandoned = true;
         this.#changed();
-      }, GRACE_MS).unref();
+      };
+      this.#grace = setTimeout(() => setImmediate(end), GRACE_MS).unref();
     };
     exited.then(abandon, abandon);
   }
@@ -58,6 +62,7 @@ export class Output {
 
   /** Forgets what was not read. */
   close(): void {
+    clearTimeout(this.#grace);
     this.#stream.destroy();
   }
 

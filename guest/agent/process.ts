@@ -10,14 +10,27 @@ export class ContainerProcess {
   readonly stdout: Output;
   readonly stderr: Output;
   readonly #runtime: RuntimeProcess;
+  readonly #status: Promise<number>;
   #waited = false;
+  #ended = false;
 
-  constructor(runtime: RuntimeProcess) {
+  /** @param onEnd called when it has ended, before anyone who waits is told */
+  constructor(runtime: RuntimeProcess, onEnd: () => void = () => undefined) {
     this.#runtime = runtime;
+    this.#status = runtime.exited.then((status) => {
+      this.#ended = true;
+      onEnd();
+      return status;
+    });
     this.stdout = new Output(runtime.stdout, runtime.exited);
     this.stderr = new Output(runtime.stderr, runtime.exited);
     // A process that closes its input, or dies, breaks the pipe: the pending write is told, nobody else has to know.
     runtime.stdin.on("error", () => undefined);
+  }
+
+  /** True once it has exited, waited for or not. */
+  get ended(): boolean {
+    return this.#ended;
   }
 
   /** True after its status was given to a waiter: it can be read to its end, but not be found otherwise. */
@@ -32,7 +45,7 @@ export class ContainerProcess {
 
   /** Exit status, 128+n after signal n. All waiters that came before the end get it. */
   async wait(): Promise<number> {
-    const status = await this.#runtime.exited;
+    const status = await this.#status;
     this.#waited = true;
     return status;
   }
@@ -44,6 +57,16 @@ export class ContainerProcess {
   signal(signal: number): void {
     if (signal < 1 || signal > MAX_SIGNAL) throw new AgentError("ERR_AGENT_REQUEST", `there is no signal ${signal}`);
     this.#runtime.signal(signal);
+  }
+
+  /**
+   * Sets the size of its terminal.
+   * @throws {AgentError} ERR_AGENT_NO_TTY without one, ERR_AGENT_REQUEST for a size no terminal has
+   */
+  resize(rows: number, columns: number): void {
+    const { resize } = this.#runtime;
+    if (resize === undefined) throw new AgentError("ERR_AGENT_NO_TTY", "no tty");
+    resize(rows, columns);
   }
 
   /**

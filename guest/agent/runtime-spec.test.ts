@@ -5,7 +5,15 @@ import { runtimeProcess, runtimeSpec, type SpecContext } from "./runtime-spec.ts
 import { errorOf, NO_LIMITS } from "./test-support.ts";
 import { parseProcessLimits } from "./process-limits.ts";
 
-const context: SpecContext = { limits: NO_LIMITS, logger: silentLogger, guestInfo: "/guest", cgroups: false, pidNamespace: undefined };
+const context: SpecContext = {
+  limits: NO_LIMITS,
+  logger: silentLogger,
+  guestInfo: "/guest",
+  cgroupsPath: undefined,
+  devices: [],
+  agent: 77,
+  pidNamespace: undefined,
+};
 
 type SpecInit = Exclude<MessageInitShape<typeof SpecSchema>, { readonly $typeName: string }>;
 type ProcessInit = Exclude<MessageInitShape<typeof ProcessSchema>, { readonly $typeName: string }>;
@@ -66,7 +74,7 @@ describe("config.json", () => {
         { destination: "/run/sealpod", type: "bind", source: "/guest", options: ["rbind", "rw", "nosuid", "nodev", "noexec"] },
       ],
       linux: {
-        namespaces: [{ type: "mount" }, { type: "pid" }],
+        namespaces: [{ type: "mount" }, { type: "pid" }, { type: "ipc", path: "/proc/77/ns/ipc" }],
         sysctl: { "kernel.shm_rmid_forced": "1" },
         maskedPaths: ["/proc/kcore"],
         readonlyPaths: ["/proc/sys"],
@@ -88,23 +96,101 @@ describe("config.json", () => {
     expect(spec({}, { pidNamespace: "/proc/1/fd/9" })["linux"]).toEqual({ namespaces: [{ type: "mount" }, { type: "pid", path: "/proc/1/fd/9" }] });
   });
 
-  it("with cgroups: has the limits that are set, and leaves zeros out", () => {
+  it("with cgroups: has the limits that are set, leaves zeros out, goes where the agent says, and may use no device by default", () => {
     const Linux = {
       CgroupsPath: "/kubepods/x",
-      Resources: { Memory: { Limit: 1024n, Swap: 0n }, CPU: { Shares: 2n, Quota: -1n }, Pids: { Limit: 0n }, HugepageLimits: [{ Pagesize: "2MB", Limit: 0n }] },
+      Resources: {
+        Memory: { Limit: 1024n, Swap: 0n },
+        CPU: { Shares: 2n, Quota: -1n },
+        Pids: { Limit: 0n },
+        HugepageLimits: [
+          { Pagesize: "2MB", Limit: 0n },
+          { Pagesize: "1GB", Limit: 1n },
+        ],
+        Devices: [{ Allow: true, Type: "b", Major: 254n, Access: "rwm" }],
+      },
     };
-    expect(spec({ Linux }, { cgroups: true })["linux"]).toEqual({
+    expect(spec({ Linux }, { cgroupsPath: "/sealpod/c1/c" })["linux"]).toEqual({
       namespaces: [{ type: "mount" }, { type: "pid" }, { type: "cgroup" }],
-      cgroupsPath: "/kubepods/x",
-      resources: { memory: { limit: 1024n }, cpu: { shares: 2n, quota: -1n }, hugepageLimits: [{ pageSize: "2MB", limit: 0n }] },
+      cgroupsPath: "/sealpod/c1/c",
+      resources: {
+        memory: { limit: 1024n },
+        cpu: { shares: 2n, quota: -1n },
+        hugepageLimits: [{ pageSize: "1GB", limit: 1n }],
+        devices: [{ allow: false, access: "rwm" }],
+      },
     });
-    expect(spec({ Linux: { Resources: { Memory: {}, CPU: {}, Pids: {} } } }, { cgroups: true })["linux"]).not.toHaveProperty("resources");
+    expect(spec({ Linux: { Resources: { Memory: {}, CPU: {}, Pids: {} } } }, { cgroupsPath: "/x" })["linux"]).toHaveProperty("resources", {
+      devices: [{ allow: false, access: "rwm" }],
+    });
+    expect(spec({ Linux: {} }, { cgroupsPath: "/x" })["linux"]).toHaveProperty("resources", { devices: [{ allow: false, access: "rwm" }] });
+  });
+
+  it("sets parameters of the pod's namespaces, which are the agent's", () => {
+    const Sysctl = {
+      "net.ipv4.ip_unprivileged_port_start": "0",
+      "net/ipv4/conf/eth0.1/forwarding": "1",
+      "kernel.sem": "250 32000\t100 128",
+      "fs.mqueue.msg_max": "10",
+      "kernel.domainname": "x",
+    };
+    expect(spec({ Linux: { Sysctl } })["linux"]).toEqual({
+      namespaces: [
+        { type: "mount" },
+        { type: "pid" },
+        { type: "network", path: "/proc/77/ns/net" },
+        { type: "ipc", path: "/proc/77/ns/ipc" },
+        { type: "uts", path: "/proc/77/ns/uts" },
+      ],
+      sysctl: Sysctl,
+    });
+  });
+
+  it("has the disks that were found, as the list of nodes wants them", () => {
+    const devices = [
+      { path: "/dev/data", major: 254n, minor: 16n },
+      { path: "/dev/more", major: 254n, minor: 32n },
+    ];
+    const Devices = [
+      { Path: "/dev/data", Type: "b", Major: 1n, Minor: 2n, FileMode: 0o60640, UID: 5, GID: 6 },
+      { Path: "/dev/null", Type: "c", Major: 1n, Minor: 3n },
+    ];
+    const linux = spec({ Linux: { Devices } }, { devices, cgroupsPath: "/x" })["linux"];
+    expect(linux).toMatchObject({
+      // The numbers are the guest's, whatever the host says.
+      devices: [
+        { path: "/dev/data", type: "b", major: 254n, minor: 16n, fileMode: 0o640, uid: 5, gid: 6 },
+        { path: "/dev/more", type: "b", major: 254n, minor: 32n, fileMode: 0o660, uid: 0, gid: 0 },
+      ],
+      resources: {
+        devices: [
+          { allow: false, access: "rwm" },
+          { allow: true, type: "b", major: 254n, minor: 16n, access: "rwm" },
+          { allow: true, type: "b", major: 254n, minor: 32n, access: "rwm" },
+        ],
+      },
+    });
+  });
+
+  it("has a seccomp profile, and a root that hears of mounts or does not", () => {
+    const Linux = { Seccomp: { DefaultAction: "SCMP_ACT_ALLOW" }, RootfsPropagation: "rslave" };
+    expect(spec({ Linux })["linux"]).toMatchObject({ seccomp: { defaultAction: "SCMP_ACT_ALLOW" }, rootfsPropagation: "rslave" });
   });
 
   it.each<[string, SpecInit]>([
     ["hooks", { Hooks: { Prestart: [{ Path: "/bin/sh" }] } }],
     ["late hooks", { Hooks: { StartContainer: [{ Path: "/bin/sh" }] } }],
-    ["a seccomp profile", { Linux: { Seccomp: { DefaultAction: "SCMP_ACT_ALLOW" } } }],
+    ["a seccomp profile that it does not understand", { Linux: { Seccomp: { DefaultAction: "SCMP_ACT_NEW" } } }],
+    ["a node that looks like a usual one", { Linux: { Devices: [{ Path: "/dev/null", Type: "b", Major: 1n, Minor: 3n }] } }],
+    ["a usual node twice", { Linux: { Devices: [1, 2].map(() => ({ Path: "/dev/null", Type: "c", Major: 1n, Minor: 3n })) } }],
+    ["a parameter of the whole guest", { Linux: { Sysctl: { "kernel.core_pattern": "|/x" } } }],
+    ["a parameter by another way", { Linux: { Sysctl: { "net/../kernel/core_pattern": "|/x" } } }],
+    ["the pod's host name as a parameter", { Linux: { Sysctl: { "kernel.hostname": "x" } } }],
+    ["a global parameter under net", { Linux: { Sysctl: { "net.core.bpf_jit_harden": "0" } } }],
+    ["a parameter of two lines", { Linux: { Sysctl: { "kernel.sem": "1\n2" } } }],
+    ["a control group above", { Linux: { CgroupsPath: "/x/../../y" } }],
+    ["a control group with a newline", { Linux: { CgroupsPath: "/x\ny" } }],
+    ["a terminal larger than any", { Process: { ...minimal.Process, Terminal: true, ConsoleSize: { Height: 70000, Width: 1 } } }],
     ["device nodes", { Linux: { Devices: [{ Path: "/dev/sda", Type: "b", Major: 8n }] } }],
     ["user id mappings", { Linux: { UIDMappings: [{ Size: 1 }] } }],
     ["group id mappings", { Linux: { GIDMappings: [{ Size: 1 }] } }],
@@ -139,8 +225,12 @@ describe("config.json", () => {
     expect((await errorOf(() => runtimeSpec(create(SpecSchema, fields), context))).code).toBe("ERR_AGENT_REQUEST");
   });
 
-  it("has no terminals yet", async () => {
-    expect((await errorOf(() => spec({ Process: { ...minimal.Process, Terminal: true } }))).code).toBe("ERR_AGENT_UNIMPLEMENTED");
+  it("has a terminal, of a size if it has one", () => {
+    const process = (fields: ProcessInit): unknown => spec({ Process: { ...minimal.Process, Terminal: true, ...fields } })["process"];
+    expect(process({ ConsoleSize: { Height: 24, Width: 80 } })).toMatchObject({ terminal: true, consoleSize: { height: 24, width: 80 } });
+    expect(process({})).not.toHaveProperty("consoleSize");
+    expect(process({ ConsoleSize: { Height: 0, Width: 80 } })).not.toHaveProperty("consoleSize");
+    expect(process({ Terminal: false, ConsoleSize: { Height: 24, Width: 80 } })).not.toHaveProperty("consoleSize");
   });
 });
 

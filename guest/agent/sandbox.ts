@@ -1,7 +1,19 @@
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { type Logger, messageOf } from "@sealpod/core";
-import type { CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest } from "@sealpod/proto";
-import { ConfinedDirectory, shown } from "./confined-directory.ts";
+import type {
+  CreateContainerRequest,
+  CreateSandboxRequest,
+  ExecProcessRequest,
+  LinuxResources,
+  MessageInitShape,
+  Spec,
+  StatsContainerResponseSchema,
+  Storage,
+} from "@sealpod/proto";
+import type { BlockDevices } from "./block-devices.ts";
+import { CgroupTree, type Cgroups, type ContainerCgroup } from "./cgroups.ts";
+import { componentsBelow, ConfinedDirectory, hasCode, shown } from "./confined-directory.ts";
+import { grantedDevices } from "./devices.ts";
 import { AgentError } from "./errors.ts";
 import type { GuestSystem } from "./guest-system.ts";
 import type { GuestPaths } from "./paths.ts";
@@ -14,19 +26,43 @@ import { Storages } from "./storages.ts";
 /** Ended and waited-for processes of a container whose output was not read yet: room for probes that overlap, bounded for those nobody reads. */
 const MAX_UNREAD_PROCESSES = 16;
 
+/** Containers at once, and processes of one container that are started or not waited for: far more than a pod has; each costs memory and descriptors. */
+const MAX_CONTAINERS = 4096;
+const MAX_PROCESSES = 1024;
+
+/** Events that nobody has asked for yet: one per container that a pod could have, and room for those that die again and again. The first ones go. */
+const MAX_EVENTS = 256;
+/** Calls that wait for an event. A shim has one, and may have left some behind when it was started again. */
+const MAX_EVENT_WAITERS = 16;
+
+/** Most of a termination message: what Kubernetes keeps of it (specs/runtime.md 2.1). */
+const MAX_TERMINATION_MESSAGE = 4096;
+const TERMINATION_MESSAGE_PATH = "io.kubernetes.container.terminationMessagePath";
+
+/** How a request says that it makes the pod's own container: containerd's way, and that of shims (specs/genpolicy.md). */
+const SANDBOX_ANNOTATIONS: readonly (readonly [name: string, value: string])[] = [
+  ["io.kubernetes.cri.container-type", "sandbox"],
+  ["io.katacontainers.pkg.oci.container_type", "pod_sandbox"],
+];
+
+/** How an exit by signal is told: 128+n, or as the number alone, which the older agent did (specs/runtime.md 2.6). */
+export type ExitStatusForm = "shell" | "signal";
+
 /** Names of hosts: RFC 1123, and Linux takes 64 bytes. */
 const HOSTNAME = /^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$/;
 
 /** What a sandbox works with. */
 export interface SandboxPorts {
   readonly paths: GuestPaths;
-  readonly devices: string;
   readonly guestInfo: string;
   readonly system: GuestSystem;
   readonly runtime: Runtime;
   readonly limits: ProcessLimits;
-  /** False where there is no cgroup hierarchy of the agent's own. */
-  readonly cgroups: boolean;
+  /** False where there is no cgroup hierarchy of the agent's own; true for that of the guest. */
+  readonly cgroups: boolean | Cgroups;
+  /** Disks that the host attached: for storages, and for containers as device nodes. */
+  readonly disks: BlockDevices;
+  readonly exitStatus?: ExitStatusForm;
   readonly logger: Logger;
 }
 
@@ -36,6 +72,10 @@ interface Container {
   /** Mount points of its storages, in the order in which it got them. */
   readonly held: Set<string>;
   readonly runtime: RuntimeContainer;
+  readonly group: ContainerCgroup | undefined;
+  /** File of the guest that the container writes its last words into. */
+  readonly terminationMessage: string | undefined;
+  started: boolean;
   /** By exec id; the first process is under the container's own. */
   readonly processes: Map<string, ContainerProcess>;
   /** Exec ids of processes that are being started. */
@@ -57,13 +97,18 @@ export class Sandbox {
   readonly #end = Promise.withResolvers<void>();
   #phase: "none" | "making" | "ready" | "destroyed" = "none";
   #making: Promise<void> | undefined;
+  readonly #cgroups: Cgroups | undefined;
   readonly #held = new Set<string>();
+  /** Containers that ran out of memory, in order, and calls that wait for one. Never both. */
+  readonly #events: string[] = [];
+  readonly #eventWaiters: PromiseWithResolvers<string>[] = [];
   /** Container whose pid namespace the others share, if they ask for that: the first one. */
   #first: Container | undefined;
 
   constructor(ports: SandboxPorts) {
     this.#ports = ports;
     this.#storages = new Storages(ports);
+    this.#cgroups = ports.cgroups === true ? new CgroupTree() : ports.cgroups || undefined;
     this.ended = this.#end.promise;
   }
 
@@ -98,6 +143,7 @@ export class Sandbox {
     for (const entry of this.#containers.values()) if (entry.kind === "busy") await entry.work.catch(() => undefined);
     for (const [id, entry] of this.#containers) if (entry.kind === "live") await this.#ignoring(`container ${id}`, this.removeContainer(id));
     if (made === true) await this.#unmake();
+    for (const waiter of this.#eventWaiters.splice(0)) waiter.reject(destroyed());
     this.#end.resolve();
   }
 
@@ -120,6 +166,7 @@ export class Sandbox {
   async createContainer(request: CreateContainerRequest): Promise<void> {
     this.requireReady();
     this.requireNew(request.containerId);
+    if (this.#containers.size >= MAX_CONTAINERS) throw new AgentError("ERR_AGENT_STATE", `there are ${MAX_CONTAINERS} containers already`);
     const work = this.#makeContainer(request);
     this.#containers.set(request.containerId, { kind: "busy", work });
     try {
@@ -132,8 +179,10 @@ export class Sandbox {
     }
   }
 
-  startContainer(id: string): void {
-    this.#container(id).runtime.start();
+  async startContainer(id: string): Promise<void> {
+    const container = this.#container(id);
+    await container.runtime.start();
+    container.started = true;
   }
 
   /** Kills what still runs in the container and removes what is left of it. */
@@ -151,13 +200,20 @@ export class Sandbox {
   /** Starts another process in a container. */
   async exec(request: ExecProcessRequest): Promise<void> {
     const { containerId, execId, process } = request;
-    const { id, directory, processes, starting } = this.#container(containerId);
+    const container = this.#container(containerId);
+    const { id, directory, processes, starting, group } = container;
     if (execId === "" || process === undefined) throw refused("ExecProcess needs exec_id and process");
-    if (starting.has(execId) || processes.get(execId)?.waited === false) throw new AgentError("ERR_AGENT_EXISTS", `process ${execId} exists`);
+    if (execId === id || starting.has(execId) || processes.get(execId)?.waited === false) throw new AgentError("ERR_AGENT_EXISTS", `process ${execId} exists`);
+    if (starting.size + processes.size >= MAX_PROCESSES) throw new AgentError("ERR_AGENT_STATE", `container ${id} has ${MAX_PROCESSES} processes already`);
+    // It would begin only when the container goes on, and the call would hang until then.
+    if (group?.frozen === true) throw new AgentError("ERR_AGENT_STATE", `container ${id} is paused`);
     const specification = runtimeProcess(process, this.#ports.limits, this.#ports.logger);
     starting.add(execId);
     try {
-      const started = new ContainerProcess(await this.#ports.runtime.exec(id, directory, execId, specification));
+      const started = new ContainerProcess(await this.#ports.runtime.exec(id, directory, execId, specification, group));
+      // The container may have been removed meanwhile; nobody would ever close its streams.
+      const entry = this.#containers.get(id);
+      if (entry?.kind !== "live" || entry.container !== container) started.close();
       processes.get(execId)?.close();
       // Last in the order of the map, which is the order of forgetting.
       processes.delete(execId);
@@ -170,7 +226,7 @@ export class Sandbox {
   /** Exit status of a process. Those that were waiting when it ended all get it; afterwards it is not found. */
   async wait(containerId: string, execId: string): Promise<number> {
     const { processes } = this.#container(containerId);
-    const status = await this.process(containerId, execId).wait();
+    const status = inForm(await this.process(containerId, execId).wait(), this.#ports.exitStatus);
     const unread = [...processes].filter(([key, process]) => key !== containerId && process.waited);
     for (const [index, [key, process]] of unread.entries()) {
       if (!process.spent && index >= unread.length - MAX_UNREAD_PROCESSES) continue;
@@ -202,8 +258,95 @@ export class Sandbox {
     return this.#container(id).runtime.usage();
   }
 
+  /** Statistics of a container (specs/runtime.md 2.2): those of its control group, or sums over its processes where there is none. */
+  stats(id: string): MessageInitShape<typeof StatsContainerResponseSchema> {
+    const { group, runtime } = this.#container(id);
+    if (group !== undefined) return { cgroupStats: group.stats() };
+    const { user, kernel, memory, processes } = runtime.usage();
+    return {
+      cgroupStats: {
+        cpuStats: { cpuUsage: { totalUsage: user + kernel, usageInUsermode: user, usageInKernelmode: kernel } },
+        memoryStats: { usage: { usage: memory } },
+        pidsStats: { current: BigInt(processes) },
+      },
+    };
+  }
+
+  /**
+   * Changes the limits of a container; zero leaves one as it is.
+   * @throws {AgentError} ERR_AGENT_REQUEST, ERR_AGENT_CGROUP; ERR_AGENT_UNIMPLEMENTED without cgroups
+   */
+  update(id: string, resources: LinuxResources | undefined): void {
+    const group = this.#group(id);
+    if (resources === undefined) throw refused("UpdateContainer needs resources");
+    group.update(resources);
+  }
+
+  /**
+   * Stops the processes of a container that runs.
+   * @throws {AgentError} ERR_AGENT_CGROUP if it does not run or is paused, ERR_AGENT_UNIMPLEMENTED without cgroups
+   */
+  async pause(id: string): Promise<void> {
+    const group = this.#group(id);
+    const { started, processes } = this.#container(id);
+    if (!started || processes.get(id)?.ended === true) throw new AgentError("ERR_AGENT_CGROUP", `container ${id} cannot be paused: it does not run`);
+    if (group.frozen) throw new AgentError("ERR_AGENT_CGROUP", `container ${id} cannot be paused: it is`);
+    await group.freeze();
+  }
+
+  /**
+   * Lets the processes of a paused container go on.
+   * @throws {AgentError} ERR_AGENT_CGROUP if it is not paused, ERR_AGENT_UNIMPLEMENTED without cgroups
+   */
+  async resume(id: string): Promise<void> {
+    const group = this.#group(id);
+    if (!group.frozen) throw new AgentError("ERR_AGENT_CGROUP", `container ${id} cannot be resumed: it is not paused`);
+    await group.thaw();
+  }
+
+  /**
+   * Sets the size of a process's terminal.
+   * @throws {AgentError} ERR_AGENT_NO_TTY if it has none, ERR_AGENT_REQUEST for a size no terminal has
+   */
+  resize(containerId: string, execId: string, rows: number, columns: number): void {
+    this.process(containerId, execId).resize(rows, columns);
+  }
+
+  /**
+   * The next container that ran out of memory: its id. Waits for one. Each event goes to one call, to the latest of those that wait: the others
+   * may be of a host that has hung up.
+   *
+   * @throws {AgentError} ERR_AGENT_ENDED when the sandbox is destroyed; ERR_AGENT_STATE if too many calls came after this one
+   */
+  async oomEvent(): Promise<string> {
+    if (this.#phase === "destroyed") throw destroyed();
+    const event = this.#events.shift();
+    if (event !== undefined) return event;
+    const waiter = Promise.withResolvers<string>();
+    this.#eventWaiters.push(waiter);
+    if (this.#eventWaiters.length > MAX_EVENT_WAITERS) {
+      this.#eventWaiters.shift()?.reject(new AgentError("ERR_AGENT_STATE", `more than ${MAX_EVENT_WAITERS} calls wait for an event`));
+    }
+    return waiter.promise;
+  }
+
+  /** Mounts ephemeral storages of the sandbox again, with other options. */
+  async updateEphemeral(storages: readonly Storage[]): Promise<void> {
+    this.requireReady();
+    await this.#storages.updateEphemeral(storages);
+  }
+
+  /**
+   * The end of what a container wrote into its termination message file, at most 4096 bytes; nothing if it has no such file.
+   * @throws {AgentError} ERR_AGENT_NO_CONTAINER, ERR_AGENT_STATE
+   */
+  terminationMessage(id: string): Uint8Array {
+    const { terminationMessage: path } = this.#container(id);
+    return path === undefined ? new Uint8Array(0) : endOf(this.#ports.paths.shared, path);
+  }
+
   async #make(request: CreateSandboxRequest): Promise<void> {
-    const { paths, system, logger, cgroups } = this.#ports;
+    const { paths, system, logger } = this.#ports;
     mkdirSync(paths.root, { recursive: true });
     await system.mount({ type: "tmpfs", source: "sealpod", target: paths.root, options: ["nosuid", "nodev", "mode=0755"] });
     try {
@@ -212,7 +355,7 @@ export class Sandbox {
       writeFileSync(paths.resolvConf, request.dns.map((line) => `${line}\n`).join(""), { mode: 0o644 });
       if (request.hostname !== "") system.setHostname(request.hostname);
       await this.#acquire(request.storages, paths.root, this.#held);
-      if (!cgroups) logger.log("warn", "no cgroups here: resource limits of containers are not enforced", { sandbox: request.sandboxId });
+      if (this.#cgroups === undefined) logger.log("warn", "no cgroups here: resource limits of containers are not enforced", { sandbox: request.sandboxId });
     } catch (error) {
       await this.#unmake();
       throw error;
@@ -222,6 +365,20 @@ export class Sandbox {
   async #unmake(): Promise<void> {
     await this.#release(this.#held);
     await this.#ignoring("the sandbox", this.#ports.system.unmount(this.#ports.paths.root));
+  }
+
+  #group(id: string): ContainerCgroup {
+    const { group } = this.#container(id);
+    if (group === undefined) throw new AgentError("ERR_AGENT_UNIMPLEMENTED", "there are no cgroups here");
+    return group;
+  }
+
+  #outOfMemory(id: string): void {
+    this.#ports.logger.log("warn", "out of memory", { container: id });
+    const waiter = this.#eventWaiters.pop();
+    if (waiter !== undefined) return waiter.resolve(id);
+    if (this.#events.length >= MAX_EVENTS) this.#events.shift();
+    this.#events.push(id);
   }
 
   #container(id: string): Container {
@@ -235,11 +392,13 @@ export class Sandbox {
     const { containerId: id, OCI: spec } = request;
     const { paths, runtime } = this.#ports;
     if (spec === undefined) throw refused("CreateContainer needs OCI");
-    if (request.devices.length > 0 || request.sharedMounts.length > 0) throw refused("devices and shared mounts are not supported");
+    if (request.sharedMounts.length > 0) throw refused("shared mounts are not supported");
     if (request.stdinPort !== 0 || request.stdoutPort !== 0 || request.stderrPort !== 0) throw refused("streams over ports of their own are not supported");
     const shared = request.sandboxPidns ? this.#first?.runtime.pidNamespace : undefined;
+    const devices = await grantedDevices(request.devices, this.#ports.disks);
+    const context = { ...this.#ports, devices, pidNamespace: shared, agent: process.pid };
     // All that can be refused is refused before anything is made.
-    const config = runtimeSpec(spec, { ...this.#ports, pidNamespace: shared });
+    runtimeSpec(spec, { ...context, cgroupsPath: undefined });
 
     const directory = paths.container(id);
     const held = new Set<string>();
@@ -247,13 +406,20 @@ export class Sandbox {
       using root = ConfinedDirectory.open(paths.root);
       if (!root.makeChild(id, 0o700)) throw refused(`directory of container ${id} is taken`);
     }
+    let group: ContainerCgroup | undefined;
     try {
       await this.#acquire(request.storages, directory, held);
       // So nothing that was not verified, or made empty here, becomes the root of a container.
       if (!held.has(spec.Root?.Path ?? "")) throw refused(`OCI.Root.Path ${shown(spec.Root?.Path ?? "")} is no storage of the container`);
-      const made = await runtime.create(id, directory, config);
-      return { id, directory, held, runtime: made, processes: new Map([[id, new ContainerProcess(made.init)]]), starting: new Set() };
+      group = this.#cgroups?.create(id);
+      const made = await runtime.create(id, directory, runtimeSpec(spec, { ...context, cgroupsPath: group?.path }), group);
+      if (!isSandboxContainer(spec)) group?.onOutOfMemory(() => this.#outOfMemory(id));
+      // The host hears of the reason before it hears of the end.
+      const init = new ContainerProcess(made.init, () => group?.checkOutOfMemory());
+      const processes = new Map([[id, init]]);
+      return { id, directory, held, runtime: made, group, terminationMessage: terminationMessageOf(spec), started: false, processes, starting: new Set() };
     } catch (error) {
+      if (group !== undefined) await this.#ignoring(`group of container ${id}`, group.remove());
       await this.#release(held);
       rmSync(directory, { recursive: true, force: true });
       throw error;
@@ -263,6 +429,7 @@ export class Sandbox {
   async #unmakeContainer(container: Container): Promise<void> {
     if (this.#first === container) this.#first = undefined;
     await this.#ignoring(`container ${container.id}`, container.runtime.remove());
+    if (container.group !== undefined) await this.#ignoring(`group of container ${container.id}`, container.group.remove());
     for (const process of container.processes.values()) process.close();
     await this.#release(container.held);
     rmSync(container.directory, { recursive: true, force: true });
@@ -291,6 +458,53 @@ export class Sandbox {
       this.#ports.logger.log("error", "could not be removed", { what, error: messageOf(error) });
     }
   }
+}
+
+/** True for the container that only stands for the pod. */
+function isSandboxContainer({ Annotations }: Spec): boolean {
+  return SANDBOX_ANNOTATIONS.some(([name, value]) => Annotations[name] === value);
+}
+
+/**
+ * File that is mounted where the container puts its last words. Only one that the container can write: the host chooses the annotation, and
+ * must not be able to point it at a file of the pod's secrets.
+ */
+function terminationMessageOf({ Annotations, Mounts }: Spec): string | undefined {
+  const destination = Annotations[TERMINATION_MESSAGE_PATH];
+  const mount = Mounts.find(
+    (candidate) => candidate.destination === destination && (candidate.type === "bind" || candidate.options.some((option) => /^r?bind$/.test(option))),
+  );
+  return mount === undefined || mount.options.includes("ro") ? undefined : mount.source;
+}
+
+/** The last bytes of a regular file below `root`, without following links. Nothing if there is no such file. */
+function endOf(root: string, path: string): Uint8Array {
+  try {
+    const components = componentsBelow(root, path);
+    using top = ConfinedDirectory.open(root);
+    using directory = top.descend(components.slice(0, -1));
+    const fd = openSync(directory.entry(components.at(-1) ?? ""), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const { size } = fstatSync(fd);
+      if (!fstatSync(fd).isFile()) return new Uint8Array(0);
+      const buffer = new Uint8Array(MAX_TERMINATION_MESSAGE);
+      return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, Math.max(0, size - buffer.length)));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    if (error instanceof AgentError || hasCode(error, "ENOENT", "ELOOP", "ENXIO")) return new Uint8Array(0);
+    throw error;
+  }
+}
+
+/** A status in the form that the host expects. The runtime gives that of a shell. */
+function inForm(status: number, form: ExitStatusForm | undefined): number {
+  return form === "signal" && status > 128 && status <= 128 + 64 ? status - 128 : status;
+}
+
+function destroyed(): AgentError {
+  return new AgentError("ERR_AGENT_ENDED", "the sandbox was destroyed");
 }
 
 function refused(problem: string): AgentError {

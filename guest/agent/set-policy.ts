@@ -3,6 +3,9 @@ import { parseReport, REPORT_DATA_SIZE } from "@sealpod/snp";
 import { fetchReport } from "@sealpod/tsm";
 import { AgentError } from "./errors.ts";
 
+/** HOST_DATA is as long as a SHA-256. Longer digests are cut, shorter ones padded with zeros at the end (specs/runtime.md 3.6). */
+const HOST_DATA_SIZE = 32;
+
 /**
  * Checks that a policy is the one this machine was launched for: HOST_DATA of its own attestation report is the SHA-256 of the text (specs/runtime.md 3.4).
  *
@@ -15,12 +18,23 @@ import { AgentError } from "./errors.ts";
  * @throws {TsmError} if there is no report
  */
 export async function verifyHostData(policy: string, reports: string): Promise<void> {
+  await requireHostData(sha256(encodeUtf8(policy)), { what: "the policy's SHA-256", reports });
+}
+
+/**
+ * Checks that HOST_DATA of this machine is a digest.
+ * @param digest of any length
+ * @throws {AgentError} ERR_AGENT_HOST_DATA
+ * @throws {TsmError} if there is no report
+ */
+export async function requireHostData(digest: Uint8Array, { what, reports }: { readonly what: string; readonly reports: string }): Promise<void> {
   const { report } = await fetchReport(reports, new Uint8Array(REPORT_DATA_SIZE));
   const { hostData } = parseReport(report);
-  const digest = sha256(encodeUtf8(policy));
-  if (equalBytes(hostData, digest)) return;
-  throw new AgentError("ERR_AGENT_HOST_DATA", `the policy's SHA-256 is ${toHex(digest)}, but HOST_DATA of this machine is ${toHex(hostData)}`, {
-    details: { found: toHex(digest), expected: toHex(hostData) },
-    hint: "The policy was changed after the machine was launched, or the machine was launched for another one.",
+  const found = new Uint8Array(HOST_DATA_SIZE);
+  found.set(digest.subarray(0, HOST_DATA_SIZE));
+  if (equalBytes(hostData, found)) return;
+  throw new AgentError("ERR_AGENT_HOST_DATA", `${what} is ${toHex(found)}, but HOST_DATA of this machine is ${toHex(hostData)}`, {
+    details: { found: toHex(found), expected: toHex(hostData) },
+    hint: "It was changed after the machine was launched, or the machine was launched for another one.",
   });
 }

@@ -1,19 +1,24 @@
-import { chmodSync, chownSync, closeSync, constants, fstatSync, openSync, read, rmSync } from "node:fs";
-import { promisify } from "node:util";
-import { type ByteSource, fromHex, type Logger } from "@sealpod/core";
+import { chmodSync, chownSync, rmdirSync, rmSync } from "node:fs";
+import { fromHex, type Logger } from "@sealpod/core";
 import type { Storage } from "@sealpod/proto";
-import { openLayer, readTar } from "@sealpod/verity";
+import { openErofsLayer, openLayer, readTar, readTarImage, type TarEntry } from "@sealpod/verity";
+import { type BlockDevices, directoryDevices, type Disk } from "./block-devices.ts";
 import { componentsBelow, ConfinedDirectory, shown } from "./confined-directory.ts";
+import type { DeviceMapper } from "./device-mapper.ts";
+import { openDisk } from "./disk-source.ts";
 import { AgentError } from "./errors.ts";
 import type { GuestSystem, MountRequest } from "./guest-system.ts";
 import { extractLayer } from "./layer.ts";
 import type { GuestPaths } from "./paths.ts";
+import { emptyVolume, makeScratch } from "./scratch.ts";
+import { openVerityDevice } from "./verity-device.ts";
+import { giveToFsGroup } from "./volume-group.ts";
 
 /** Ports and directories that storages need. */
 export interface StorageContext {
   readonly paths: GuestPaths;
-  /** Directory with one entry per attached disk, named by its slot. */
-  readonly devices: string;
+  /** Disks that the host attached. Without a device mapper layers are unpacked, not mounted. */
+  readonly disks: BlockDevices;
   readonly system: GuestSystem;
   readonly logger: Logger;
 }
@@ -26,17 +31,33 @@ export interface StorageOwner {
   readonly held: ReadonlySet<string>;
 }
 
-/** Undoes a storage. */
-type Release = () => void | Promise<void>;
-
 interface Mounted {
+  readonly driver: string;
   /** Everything but the source, which names the same bytes differently each time they are attached. */
   readonly identity: string;
-  readonly ready: Promise<Release>;
+  readonly options: readonly string[];
+  /** Gives what undoes the storage. */
+  readonly ready: Promise<AsyncDisposableStack>;
   holders: number;
+  /** True if the sandbox holds it, until its end. */
+  shared: boolean;
   /** Settles when it is undone. */
   undone?: Promise<void>;
 }
+
+/** A storage that is being made ready. */
+interface Work extends StorageContext {
+  readonly storage: Storage;
+  readonly owner: StorageOwner;
+  /** Gets what undoes each step, to be run backwards: at the end, or when a later step fails. */
+  readonly undo: AsyncDisposableStack;
+  /** Takes the storage's disk for it alone, until it is undone. */
+  readonly claimDisk: (undo: AsyncDisposableStack) => Promise<Disk>;
+  /** Name that no other device has. */
+  readonly deviceName: string;
+}
+
+type Driver = (work: Work) => Promise<void>;
 
 /** Mode of directories that lead to a mount point. */
 const PARENT_MODE = 0o755;
@@ -48,12 +69,17 @@ const PRIVATE_OPTION = "io.katacontainers.";
 const LOWER = "lowerdir=";
 const LAYER_OPTIONS: ReadonlySet<string> = new Set(["ro", "io.katacontainers.fs-opt.block_device=file", "io.katacontainers.fs-opt.is-layer"]);
 
+/** Makes a disk encrypted scratch space (specs/runtime.md 4.11), and what may be said of it besides. */
+const EPHEMERAL_KEY = "encryption_key=ephemeral";
+const SCRATCH_OPTION = /^(?:rw|noexec|nosuid|nodev|noatime|relatime)$/;
+
 /** Options of tmpfs. A list, because mount(8) takes some that turn the mount into another one (`bind`, `move`) or run helpers. */
 const TMPFS_OPTION = /^(?:r[ow]|nosuid|nodev|noexec|noatime|relatime|mode=[0-7]{3,4}|(?:size|nr_inodes)=[0-9]{1,15}[kmgKMG%]?|[ug]id=[0-9]{1,10})$/;
+const SIZE_OPTION = /^size=[0-9]{1,15}[kmgKMG%]?$/;
 
 /** Storage drivers. A driver that is not here does not exist (specs/runtime.md 2.10). */
-const DRIVERS: ReadonlyMap<string, (storage: Storage, owner: StorageOwner, context: StorageContext) => Promise<Release>> = new Map([
-  ["blk", mountLayer],
+const DRIVERS: ReadonlyMap<string, Driver> = new Map([
+  ["blk", (work) => (work.storage.driverOptions.length === 0 ? mountLayer(work) : mountScratch(work))],
   ["overlayfs", mountOverlay],
   ["ephemeral", mountEphemeral],
   ["local", makeLocal],
@@ -63,32 +89,37 @@ const DRIVERS: ReadonlyMap<string, (storage: Storage, owner: StorageOwner, conte
 export const STORAGE_DRIVERS: readonly string[] = [...DRIVERS.keys()];
 
 /**
- * The storages of a sandbox, by mount point. Containers with a layer or volume in common share it; it goes when the last of them does.
+ * The storages of a sandbox, by mount point. Containers with a layer or volume in common share it; it goes when the last of them does, or with the sandbox
+ * if it is marked as shared.
  */
 export class Storages {
   readonly #context: StorageContext;
   readonly #mounted = new Map<string, Mounted>();
+  /** Disks in use, by path. */
+  readonly #claimed = new Set<string>();
+  #devices = 0;
 
-  constructor(context: StorageContext) {
-    this.#context = context;
+  constructor(context: Omit<StorageContext, "disks"> & { readonly disks?: BlockDevices; readonly devices?: string }) {
+    // Until all callers give `disks`.
+    this.#context = { ...context, disks: context.disks ?? directoryDevices(context.devices ?? "") };
   }
 
   /**
    * Makes a storage ready, or takes part in one that is.
-   * @throws {AgentError} ERR_AGENT_STORAGE, ERR_AGENT_REQUEST, ERR_AGENT_PATH, ERR_AGENT_LAYER
+   * @throws {AgentError} ERR_AGENT_STORAGE, ERR_AGENT_REQUEST, ERR_AGENT_PATH, ERR_AGENT_LAYER, ERR_AGENT_COMMAND
    * @throws {VerityError} ERR_VERITY_CORRUPT with the number of the block; nothing of the layer is left then
    */
   async acquire(storage: Storage, owner: StorageOwner): Promise<void> {
     const { driver, mountPoint } = storage;
     const mount = DRIVERS.get(driver);
     if (mount === undefined) throw new AgentError("ERR_AGENT_STORAGE", `Failed to find the storage handler ${driver.slice(0, 64)}`);
-    if (storage.driverOptions.length > 0 || storage.fsGroup !== undefined) throw refused(storage, "driver_options and fs_group are not supported");
-    const identity = JSON.stringify([driver, storage.fstype, storage.options]);
+    const group = storage.fsGroup;
+    const identity = JSON.stringify([driver, storage.fstype, storage.options, storage.driverOptions, group?.groupId, group?.groupChangePolicy]);
 
     for (let undone; (undone = this.#mounted.get(mountPoint)?.undone) !== undefined;) await undone.catch(() => undefined);
     const found = this.#mounted.get(mountPoint);
     if (found !== undefined && (found.identity !== identity || driver === "overlayfs")) throw refused(storage, "another storage is mounted there");
-    const mounted = found ?? { identity, ready: mount(storage, owner, this.#context), holders: 0 };
+    const mounted = found ?? { driver, identity, options: storage.options, ready: this.#make(mount, storage, owner), holders: 0, shared: false };
     this.#mounted.set(mountPoint, mounted);
     mounted.holders++;
     try {
@@ -97,60 +128,166 @@ export class Storages {
       if (this.#mounted.get(mountPoint) === mounted) this.#mounted.delete(mountPoint);
       throw error;
     }
+    if (storage.shared && !mounted.shared) {
+      mounted.shared = true;
+      mounted.holders++;
+    }
   }
 
   /** Gives a storage back. */
   async release(mountPoint: string): Promise<void> {
     const mounted = this.#mounted.get(mountPoint);
-    if (mounted === undefined || --mounted.holders > 0) return;
+    if (mounted === undefined || mounted.undone !== undefined || --mounted.holders > 0) return;
     mounted.undone = (async () => {
       try {
-        await (
-          await mounted.ready
-        )();
+        await (await mounted.ready).disposeAsync();
       } finally {
         this.#mounted.delete(mountPoint);
       }
     })();
     await mounted.undone;
   }
+
+  /**
+   * Gives back what is held for the whole sandbox, the last one first.
+   * @throws what undoing them threw, once all were tried
+   */
+  async close(): Promise<void> {
+    await using all = new AsyncDisposableStack();
+    for (const [mountPoint, mounted] of this.#mounted) {
+      if (!mounted.shared) continue;
+      mounted.shared = false;
+      all.defer(() => this.release(mountPoint));
+    }
+  }
+
+  /**
+   * Gives file systems in memory a new size. All are looked at before one is changed.
+   * @throws {AgentError} ERR_AGENT_REQUEST for one that is not such a file system; ERR_AGENT_COMMAND if it holds more than the new size
+   */
+  async updateEphemeral(storages: readonly Storage[]): Promise<void> {
+    const changes = storages.map((storage) => {
+      const mounted = this.#mounted.get(storage.mountPoint);
+      const sizes = storage.options.filter((option) => SIZE_OPTION.test(option));
+      const unknown = storage.options.find((option) => option !== "remount" && !SIZE_OPTION.test(option));
+      if (storage.driver !== "ephemeral" || storage.fstype !== "tmpfs" || mounted?.driver !== "ephemeral" || mounted.undone !== undefined) {
+        throw refused(storage, "no file system in memory is mounted there");
+      }
+      if (sizes.length !== 1 || unknown !== undefined || storage.driverOptions.length > 0 || storage.fsGroup !== undefined) {
+        throw refused(storage, "expected a size, and nothing else");
+      }
+      return { mounted, target: storage.mountPoint, size: sizes };
+    });
+    for (const { mounted, target, size } of changes) {
+      await mounted.ready;
+      // What is not said again would be as by default: no nodev, no nosuid.
+      const options = [...withoutGroup(mounted.options).others.filter((option) => !SIZE_OPTION.test(option)), ...size];
+      await this.#context.system.mount({ type: "tmpfs", source: "tmpfs", target, options: ["remount", ...options] });
+    }
+  }
+
+  async #make(mount: Driver, storage: Storage, owner: StorageOwner): Promise<AsyncDisposableStack> {
+    await using undo = new AsyncDisposableStack();
+    const claimDisk = (until: AsyncDisposableStack): Promise<Disk> => this.#claimDisk(storage, until);
+    await mount({ ...this.#context, storage, owner, undo, claimDisk, deviceName: `pod-${++this.#devices}` });
+    return undo.move();
+  }
+
+  async #claimDisk(storage: Storage, until: AsyncDisposableStack): Promise<Disk> {
+    const disk = await this.#context.disks.find(storage.source);
+    if (this.#claimed.has(disk.path)) throw refused(storage, `the disk ${shown(storage.source)} is another storage`);
+    this.#claimed.add(disk.path);
+    until.defer(() => void this.#claimed.delete(disk.path));
+    return disk;
+  }
 }
 
 /**
- * An image layer: a disk from the host with a tar and its dm-verity tree. The tar is unpacked into the guest's own memory, every byte checked on its
- * way against the root hash that the policy has seen; so what the host does to the disk later has no effect.
+ * An image layer: a disk from the host with an image and its dm-verity tree. No byte of it is used but after it was checked against the root hash that
+ * the policy has seen.
  */
-async function mountLayer(storage: Storage, _owner: StorageOwner, { paths, devices, system, logger }: StorageContext): Promise<Release> {
-  const hashes = storage.options.filter((option) => option.startsWith(ROOT_HASH));
-  const unknown = storage.options.find((option) => !option.startsWith(ROOT_HASH) && !LAYER_OPTIONS.has(option));
+async function mountLayer(work: Work): Promise<void> {
+  const { storage, paths, disks, undo } = work;
+  const { fstype, options } = storage;
+  const hashes = options.filter((option) => option.startsWith(ROOT_HASH));
+  const unknown = options.find((option) => !option.startsWith(ROOT_HASH) && !LAYER_OPTIONS.has(option));
   const hash = hashes[0]?.slice(ROOT_HASH.length) ?? "";
-  if (storage.fstype !== "tar" || unknown !== undefined || hashes.length !== 1 || !/^[0-9a-f]{64}$/.test(hash)) {
-    throw refused(storage, "a disk is an image layer of type tar with one root hash; nothing is mounted unverified");
+  if ((fstype !== "tar" && fstype !== "erofs") || unknown !== undefined || hashes.length !== 1 || !/^[0-9a-f]{64}$/.test(hash)) {
+    throw refused(storage, "a disk is an image layer of type erofs or tar with one root hash; nothing is mounted unverified");
   }
-  if (!/^[0-9a-f]{2}$/.test(storage.source)) throw refused(storage, `source ${shown(storage.source)} is no slot: expected two hex digits`);
+  if (storage.fsGroup !== undefined) throw refused(storage, "an image layer belongs to no group");
+  const rootHash = fromHex(hash);
+  if (disks.mapper !== undefined && fstype === "erofs") return mountErofs(work, rootHash, disks.mapper);
 
-  const release = makeMountPoint(storage, paths.layers, PARENT_MODE);
-  const fd = openSync(`${devices}/${storage.source}`, constants.O_RDONLY | constants.O_NONBLOCK);
+  makeMountPoint(storage, paths.layers, PARENT_MODE, undo);
+  // What is unpacked needs the disk no more.
+  await using reading = new AsyncDisposableStack();
+  const disk = await work.claimDisk(reading);
+  await unpack(work, disks.mapper === undefined ? entriesOf(disk, fstype, rootHash, reading) : tarOf(work, disk, rootHash, disks.mapper, reading));
+}
+
+/** Lets the kernel check each block when it is read, for as long as the layer is in use. */
+async function mountErofs(work: Work, rootHash: Uint8Array, mapper: DeviceMapper): Promise<void> {
+  const { storage, paths, undo } = work;
+  // The directory is the last to go, and the device goes before the disk may be used again.
+  makeMountPoint(storage, paths.layers, PARENT_MODE, undo, "mount");
+  const device = await openVerityDevice(await work.claimDisk(undo), rootHash, work.deviceName, mapper, undo);
   try {
-    const layer = await openLayer(fileSource(fd), fromHex(hash));
-    using root = ConfinedDirectory.open(storage.mountPoint);
-    await extractLayer(readTar(layer.tar()), root, { ...system, whiteout: paths.whiteout }, logger);
-    return release;
-  } catch (error) {
-    release();
-    throw error;
-  } finally {
-    closeSync(fd);
+    // Set-id programs of an image work (no nosuid); its device nodes do not.
+    await mount(work, { type: "erofs", source: device.path, target: storage.mountPoint, options: ["ro", "nodev"] });
+  } catch (cause) {
+    throw new AgentError("ERR_AGENT_STORAGE", `layer ${shown(storage.mountPoint)}: the disk ${shown(storage.source)} cannot be mounted under its root hash`, {
+      cause,
+      details: { source: shown(storage.source) },
+      hint: "The disk holds another image, or was changed: the first block does not match the root hash that the policy names.",
+    });
   }
 }
 
+/** Members of a layer that the agent itself verifies. */
+async function* entriesOf(disk: Disk, fstype: "tar" | "erofs", rootHash: Uint8Array, reading: AsyncDisposableStack): AsyncIterable<TarEntry> {
+  const source = reading.use(openDisk(disk));
+  if (fstype === "erofs") yield* (await openErofsLayer(source, rootHash)).entries();
+  else yield* readTar((await openLayer(source, rootHash)).tar());
+}
+
+/** Members of a tar that the kernel verifies: no kernel of a distribution can mount one. */
+async function* tarOf(work: Work, disk: Disk, rootHash: Uint8Array, mapper: DeviceMapper, reading: AsyncDisposableStack): AsyncIterable<TarEntry> {
+  const device = await openVerityDevice(disk, rootHash, work.deviceName, mapper, reading);
+  yield* readTar((await readTarImage(reading.use(openDisk(device)))).tar());
+}
+
+async function unpack({ storage, paths, system, logger }: Work, entries: AsyncIterable<TarEntry>): Promise<void> {
+  using root = ConfinedDirectory.open(storage.mountPoint);
+  await extractLayer(entries, root, { ...system, whiteout: paths.whiteout }, logger);
+}
+
+/** A disk of the host as scratch space under a key that nobody knows. */
+async function mountScratch(work: Work): Promise<void> {
+  const { storage, paths, disks, undo } = work;
+  const unknown = storage.options.find((option) => !SCRATCH_OPTION.test(option));
+  if (storage.driverOptions.length !== 1 || storage.driverOptions[0] !== EPHEMERAL_KEY)
+    throw refused(storage, `expected ${EPHEMERAL_KEY}, or no driver_options`);
+  if (storage.fstype !== "ext4" || unknown !== undefined)
+    throw refused(storage, `expected type ext4 and its options, found ${shown(unknown ?? storage.fstype)}`);
+  if (disks.mapper === undefined) throw refused(storage, "this agent is a process of the host, whose kernel is not its own: it has no encrypted scratch");
+  makeVolume(storage, paths, PARENT_MODE, undo, "mount");
+  const source = await makeScratch(await work.claimDisk(undo), work.deviceName, disks.mapper, undo);
+  await mount(work, { type: "ext4", source, target: storage.mountPoint, options: [...new Set(["nosuid", "nodev", ...storage.options])] });
+  emptyVolume(storage.mountPoint);
+  applyFsGroup(storage);
+}
+
 /** The root of a container: its layers, and a directory of its own above them. */
-async function mountOverlay(storage: Storage, owner: StorageOwner, { paths, system }: StorageContext): Promise<Release> {
+async function mountOverlay(work: Work): Promise<void> {
+  const { storage, owner, paths, undo } = work;
   const others = storage.options.filter((option) => !option.startsWith(PRIVATE_OPTION));
   const names = others[0]?.startsWith(LOWER) === true ? others[0].slice(LOWER.length).split(":") : [];
   if (storage.fstype !== "fuse3.kata-overlay" || others.length !== 1 || !storage.options.includes(OVERLAY_WRITABLE)) {
     throw refused(storage, "expected type fuse3.kata-overlay, overlay-rw and one lowerdir");
   }
+  if (storage.driverOptions.length > 0 || storage.fsGroup !== undefined)
+    throw refused(storage, "the root of a container has no driver_options and no fs_group");
   // Only directories that this very container got as verified layers: no other name may become part of its root.
   for (const name of names) if (!owner.held.has(`${paths.layers}/${name}`)) throw refused(storage, `lowerdir ${shown(name)} is no layer of this container`);
 
@@ -158,61 +295,68 @@ async function mountOverlay(storage: Storage, owner: StorageOwner, { paths, syst
     using directory = ConfinedDirectory.open(owner.directory);
     for (const name of ["upper", "work"]) directory.makeChild(name, PARENT_MODE);
   }
-  const options = [`${LOWER}${names.join(":")}`, `upperdir=${owner.directory}/upper`, `workdir=${owner.directory}/work`];
-  return mountNew(storage, paths.shared, system, { type: "overlay", source: "overlay", target: storage.mountPoint, options, cwd: paths.layers });
+  makeMountPoint(storage, paths.shared, PARENT_MODE, undo, "mount");
+  const options = ["nodev", `${LOWER}${names.join(":")}`, `upperdir=${owner.directory}/upper`, `workdir=${owner.directory}/work`];
+  // From the directory of layers: the options have room in one page only, and absolute paths would fill it.
+  await mount(work, { type: "overlay", source: "overlay", target: storage.mountPoint, options, cwd: paths.layers });
 }
 
 /** Memory as a file system: /dev/shm, emptyDir with medium Memory. */
-async function mountEphemeral(storage: Storage, _owner: StorageOwner, { paths, system }: StorageContext): Promise<Release> {
-  const { group, others } = withoutGroup(storage);
+async function mountEphemeral(work: Work): Promise<void> {
+  const { storage, paths, undo } = work;
+  const { group, others } = withoutGroup(storage.options);
   const unknown = others.find((option) => !TMPFS_OPTION.test(option));
-  if (unknown !== undefined || storage.fstype !== "tmpfs")
-    throw refused(storage, `expected type tmpfs and its options, found ${shown(unknown ?? storage.fstype)}`);
-  const release = await mountNew(storage, paths.root, system, { type: "tmpfs", source: "tmpfs", target: storage.mountPoint, options: others });
+  if (unknown !== undefined || storage.fstype !== "tmpfs" || storage.driverOptions.length > 0)
+    throw refused(storage, `expected type tmpfs and its options, found ${shown(unknown ?? storage.driverOptions[0] ?? storage.fstype)}`);
+  makeVolume(storage, paths, PARENT_MODE, undo, "mount");
+  await mount(work, { type: "tmpfs", source: "tmpfs", target: storage.mountPoint, options: others });
   giveToGroup(storage, group);
-  return release;
+  applyFsGroup(storage);
 }
 
 /** A directory of the guest: emptyDir on the node's disk has become one in the guest's memory. */
 // eslint-disable-next-line typescript/require-await -- drivers are asynchronous
-async function makeLocal(storage: Storage, _owner: StorageOwner, { paths }: StorageContext): Promise<Release> {
-  const { group, others } = withoutGroup(storage);
+async function makeLocal({ storage, paths, undo }: Work): Promise<void> {
+  const { group, others } = withoutGroup(storage.options);
   const mode = /^mode=([0-7]{3,4})$/.exec(others[0] ?? "mode=0755")?.[1];
-  if (mode === undefined || others.length > 1) throw refused(storage, "expected the option mode and nothing else");
-  const release = makeMountPoint(storage, paths.root, Number.parseInt(mode, 8));
+  if (mode === undefined || others.length > 1 || storage.driverOptions.length > 0) throw refused(storage, "expected the option mode and nothing else");
+  makeVolume(storage, paths, Number.parseInt(mode, 8), undo);
   giveToGroup(storage, group);
-  return release;
+  applyFsGroup(storage);
 }
 
-async function mountNew(storage: Storage, below: string, system: GuestSystem, request: MountRequest): Promise<Release> {
-  const release = makeMountPoint(storage, below, PARENT_MODE);
-  try {
-    await system.mount(request);
-  } catch (error) {
-    release();
-    throw error;
-  }
-  return () => system.unmount(storage.mountPoint).then(release);
+async function mount({ system, undo }: Work, request: MountRequest): Promise<void> {
+  await system.mount(request);
+  undo.defer(() => system.unmount(request.target));
 }
 
-/** Makes the directory of a storage; it must be new, so that nobody has put anything there. Gives what removes it. */
-function makeMountPoint(storage: Storage, below: string, mode: number): () => void {
+/** Makes the directory of a volume: anywhere below the root of the guest but among the layers, for what lies there may become part of a container's root. */
+function makeVolume(storage: Storage, paths: GuestPaths, mode: number, undo: AsyncDisposableStack, use: "directory" | "mount" = "directory"): void {
+  if (`${storage.mountPoint}/`.startsWith(`${paths.layers}/`)) throw refused(storage, "a volume is no layer");
+  makeMountPoint(storage, paths.root, mode, undo, use);
+}
+
+/**
+ * Makes the directory of a storage; it must be new, so that nobody has put anything there.
+ * @param use what it is for: of a mount only the empty directory below it is removed, so that nothing is lost of one that could not be taken away
+ */
+function makeMountPoint(storage: Storage, below: string, mode: number, undo: AsyncDisposableStack, use: "directory" | "mount" = "directory"): void {
   const components = componentsBelow(below, storage.mountPoint);
   const name = components.at(-1) ?? "";
-  const inParent = <T>(use: (parent: ConfinedDirectory) => T): T => {
+  const inParent = <T>(act: (parent: ConfinedDirectory) => T): T => {
     using root = ConfinedDirectory.open(below);
     using parent = root.descend(components.slice(0, -1), PARENT_MODE);
-    return use(parent);
+    return act(parent);
   };
   if (!inParent((parent) => parent.makeChild(name, mode))) throw refused(storage, "something is there already");
-  return () => inParent((parent) => rmSync(parent.entry(name), { recursive: true }));
+  undo.defer(() => inParent((parent) => (use === "mount" ? rmdirSync(parent.entry(name)) : rmSync(parent.entry(name), { recursive: true }))));
 }
 
 /** The option `fsgid`, which is the agent's to follow, and the others. */
-function withoutGroup(storage: Storage): { readonly group: number | undefined; readonly others: readonly string[] } {
+function withoutGroup(options: readonly string[]): { readonly group: number | undefined; readonly others: readonly string[] } {
   const isGroup = (option: string): boolean => /^fsgid=[0-9]{1,10}$/.test(option);
-  const group = storage.options.find(isGroup)?.slice("fsgid=".length);
-  return { group: group === undefined ? undefined : Number(group), others: storage.options.filter((option) => !isGroup(option)) };
+  const group = options.find(isGroup)?.slice("fsgid=".length);
+  return { group: group === undefined ? undefined : Number(group), others: options.filter((option) => !isGroup(option)) };
 }
 
 /** Makes a new, empty volume belong to a group, and what is made in it too. */
@@ -223,25 +367,11 @@ function giveToGroup(storage: Storage, group: number | undefined): void {
   chmodSync(directory.self(), 0o2775);
 }
 
-const readAt = promisify(read);
-
-/** A file as byte source. Its size is fixed here; a file that shrinks makes reads fail. */
-function fileSource(fd: number): ByteSource {
-  const stat = fstatSync(fd);
-  if (!stat.isFile()) throw new AgentError("ERR_AGENT_STORAGE", "the disk is not a regular file");
-  return {
-    size: stat.size,
-    async read(offset, length) {
-      const bytes = new Uint8Array(length);
-      let filled = 0;
-      while (filled < length) {
-        const { bytesRead } = await readAt(fd, bytes, filled, length - filled, offset + filled);
-        if (bytesRead === 0) throw new AgentError("ERR_AGENT_STORAGE", `the disk ends at ${offset + filled}, expected ${stat.size} bytes`);
-        filled += bytesRead;
-      }
-      return bytes;
-    },
-  };
+/** Gives a volume to the pod's `fsGroup`, if it has one. */
+function applyFsGroup({ mountPoint, fsGroup }: Storage): void {
+  if (fsGroup === undefined) return;
+  using directory = ConfinedDirectory.open(mountPoint);
+  giveToFsGroup(directory, fsGroup);
 }
 
 function refused(storage: Storage, problem: string): AgentError {

@@ -1,12 +1,13 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, watch, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { PassThrough } from "node:stream";
-import type { JsonObject } from "@sealpod/core";
+import { asObject, type JsonObject } from "@sealpod/core";
 import { AgentService, create, type MessageInitShape, StorageSchema, type Storage } from "@sealpod/proto";
 import { encodeReport, type Report } from "@sealpod/snp";
+import type { CgroupDirectories, Cgroups, ContainerCgroup } from "./cgroups.ts";
 import type { GuestSystem, MountRequest } from "./guest-system.ts";
 import type { ProcessLimits } from "./process-limits.ts";
-import type { Runtime, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
+import type { Runtime, RuntimeCgroup, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
 
 /** A directory of its own under the system's temporary one, gone after `use`. */
 export async function inTemporaryDirectory(use: (path: string) => void | Promise<void>): Promise<void> {
@@ -66,8 +67,15 @@ export class FakeProcess implements RuntimeProcess {
   readonly stdout: PassThrough = new PassThrough();
   readonly stderr: PassThrough = new PassThrough();
   readonly signals: number[] = [];
+  readonly sizes: (readonly [rows: number, columns: number])[] = [];
+  /** Present in a process with a terminal. */
+  readonly resize?: (rows: number, columns: number) => void;
   readonly #exit = Promise.withResolvers<number>();
   readonly exited: Promise<number> = this.#exit.promise;
+
+  constructor(process?: JsonObject) {
+    if (process?.["terminal"] === true) this.resize = (rows, columns) => void this.sizes.push([rows, columns]);
+  }
 
   signal(signal: number): void {
     this.signals.push(signal);
@@ -82,7 +90,7 @@ export class FakeProcess implements RuntimeProcess {
 
 /** Containers without a kernel. */
 export class FakeRuntime implements Runtime {
-  readonly created: { id: string; bundle: string; spec: JsonObject }[] = [];
+  readonly created: { id: string; bundle: string; spec: JsonObject; group?: RuntimeCgroup }[] = [];
   readonly executed: { id: string; execId: string; process: JsonObject }[] = [];
   readonly started: string[] = [];
   readonly removed: string[] = [];
@@ -91,10 +99,10 @@ export class FakeRuntime implements Runtime {
   /** What the next create fails with. */
   createError: Error | undefined;
 
-  create(id: string, bundle: string, spec: JsonObject): Promise<RuntimeContainer> {
-    this.created.push({ id, bundle, spec });
+  create(id: string, bundle: string, spec: JsonObject, group?: RuntimeCgroup): Promise<RuntimeContainer> {
+    this.created.push({ id, bundle, spec, ...(group === undefined ? {} : { group }) });
     if (this.createError !== undefined) return Promise.reject(this.createError);
-    const init = new FakeProcess();
+    const init = new FakeProcess(asObject(spec["process"]));
     this.processes.set(id, init);
     return Promise.resolve({
       init,
@@ -111,9 +119,120 @@ export class FakeRuntime implements Runtime {
 
   exec(id: string, _bundle: string, execId: string, process: JsonObject): Promise<RuntimeProcess> {
     this.executed.push({ id, execId, process });
-    const made = new FakeProcess();
+    const made = new FakeProcess(process);
     this.processes.set(`${id}/${execId}`, made);
     return Promise.resolve(made);
+  }
+}
+
+/** Control groups without a kernel: they write down what they were asked. */
+export class FakeCgroups implements Cgroups {
+  readonly groups: Map<string, FakeCgroup> = new Map();
+  /** What the next create fails with. */
+  createError: Error | undefined;
+
+  create(id: string): FakeCgroup {
+    if (this.createError !== undefined) throw this.createError;
+    const group = new FakeCgroup(id, () => this.groups.delete(id));
+    this.groups.set(id, group);
+    return group;
+  }
+}
+
+/** A control group that does at once what it is asked. */
+export class FakeCgroup implements ContainerCgroup {
+  readonly path: string;
+  readonly asked: string[] = [];
+  readonly updates: unknown[] = [];
+  frozen = false;
+  /** Killed processes that the kernel has counted, and nobody has looked at. */
+  kills = 0;
+  #listener: (() => void) | undefined;
+  readonly #gone: () => void;
+
+  constructor(id: string, gone: () => void) {
+    this.path = `/test/${id}`;
+    this.#gone = gone;
+  }
+
+  stats(): ReturnType<ContainerCgroup["stats"]> {
+    return { pidsStats: { current: 5n } };
+  }
+
+  update(resources: unknown): void {
+    this.updates.push(resources);
+  }
+
+  freeze(): Promise<void> {
+    this.frozen = true;
+    return Promise.resolve();
+  }
+
+  thaw(): Promise<void> {
+    this.frozen = false;
+    return Promise.resolve();
+  }
+
+  kill(): void {
+    this.asked.push("kill");
+  }
+
+  onOutOfMemory(listener: () => void): void {
+    this.#listener = listener;
+  }
+
+  checkOutOfMemory(): void {
+    if (this.kills === 0) return;
+    this.kills = 0;
+    this.#listener?.();
+  }
+
+  remove(): Promise<void> {
+    this.asked.push("remove");
+    this.#gone();
+    return Promise.resolve();
+  }
+}
+
+/** Files that the kernel makes in a control group, with what they hold at first. */
+const CGROUP_FILES: Readonly<Record<string, string>> = {
+  "cgroup.controllers": "cpu memory misc\n",
+  "cgroup.subtree_control": "",
+  "cgroup.events": "populated 0\nfrozen 0\n",
+  "cgroup.freeze": "0\n",
+  "cgroup.kill": "",
+  "cgroup.max.descendants": "max\n",
+  "cgroup.max.depth": "max\n",
+};
+
+/** A directory that looks like a hierarchy of control groups, as far as the agent can tell. */
+export class FakeHierarchy implements CgroupDirectories {
+  readonly root: string;
+  readonly removed: string[] = [];
+
+  constructor(root: string) {
+    this.root = root;
+    this.make(root);
+  }
+
+  make(path: string): void {
+    mkdirSync(path);
+    for (const [name, text] of Object.entries(CGROUP_FILES)) writeFileSync(`${path}/${name}`, text);
+  }
+
+  remove(path: string): void {
+    if (readFileSync(`${path}/cgroup.events`, "latin1").includes("populated 1")) throw Object.assign(new Error("EBUSY: busy"), { code: "EBUSY" });
+    this.removed.push(path.slice(this.root.length));
+    rmSync(path, { recursive: true });
+  }
+
+  /** Writes files of a group as the kernel would. */
+  set(group: string, files: Readonly<Record<string, string>>): void {
+    for (const [name, text] of Object.entries(files)) writeFileSync(`${this.root}/${group}/${name}`, text);
+  }
+
+  get(group: string, name: string): string {
+    return readFileSync(`${this.root}/${group}/${name}`, "latin1");
   }
 }
 

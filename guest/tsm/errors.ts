@@ -6,6 +6,7 @@ export type TsmErrorCode =
   | "ERR_TSM_UNAVAILABLE"
   | "ERR_TSM_PROVIDER"
   | "ERR_TSM_REFUSED"
+  | "ERR_TSM_SERVE"
   | "ERR_TSM_CONFLICT"
   | "ERR_TSM_TIMEOUT"
   | "ERR_TSM_FORMAT";
@@ -21,6 +22,7 @@ export const TSM_ERRORS: ErrorTable<TsmErrorCode> = {
   },
   ERR_TSM_PROVIDER: { action: "refused", exit: 1, http: 502, summary: "The report interface is served by another provider than SEV-SNP's." },
   ERR_TSM_REFUSED: { action: "refused", exit: 1, http: 502, summary: "The report interface refused the request or gave no report." },
+  ERR_TSM_SERVE: { action: "caller", exit: 1, http: 500, summary: "The directory that stands in for configfs-tsm cannot be served." },
   ERR_TSM_CONFLICT: {
     action: "transient",
     exit: 1,

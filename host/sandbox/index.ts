@@ -9,4 +9,4 @@ export type { HostVolumes } from "./mounts.ts";
 export { Container, Sandbox, createSandbox, policyHostData } from "./sandbox.ts";
 export type { ContainerOptions, ExecOptions, SandboxMachine, SandboxOptions } from "./sandbox.ts";
 export * from "./sizing.ts";
-export type { AttachedLayer, ContainerLayer } from "./storages.ts";
+export type { AttachedLayer, ContainerLayer, LayerFormat } from "./storages.ts";

@@ -15,6 +15,7 @@ class ScriptedDriver implements VmmDriver {
   readonly configs: MachineConfig[] = [];
   readonly requests: Message[] = [];
   readonly disks: string[] = [];
+  network: Machine["guestNetwork"] = [];
   stopped = 0;
   serving: HealthCheckResponse_ServingStatus = HealthCheckResponse_ServingStatus.SERVING;
   #far: ByteStream | undefined;
@@ -31,6 +32,7 @@ class ScriptedDriver implements VmmDriver {
     const exited = Promise.withResolvers<MachineExit>();
     return {
       id: config.id,
+      guestNetwork: this.network,
       exited: exited.promise,
       connectAgent: async () => this.#serve(),
       attachDisk: async (path) => {
@@ -98,7 +100,7 @@ function options(driver: VmmDriver, change: Partial<SandboxOptions> = {}): Sandb
 }
 
 function layer(name: string): ContainerOptions["layers"][number] {
-  return { layerId: name.repeat(64), rootHash: new Uint8Array(32).fill(Number.parseInt(name.repeat(2), 16)), path: `/layers/${name}` };
+  return { layerId: name.repeat(64), format: "erofs", rootHash: new Uint8Array(32).fill(Number.parseInt(name.repeat(2), 16)), path: `/layers/${name}` };
 }
 
 function container(change: Partial<ContainerOptions> = {}): ContainerOptions {
@@ -174,6 +176,13 @@ describe("starting a sandbox, specs/runtime.md 4.1", () => {
     expect(driver.names).toEqual(["CreateSandboxRequest"]);
     expect(driver.configs[0]?.hostData).toEqual(new Uint8Array(32));
     expect(policyHostData(undefined)).toEqual(new Uint8Array(32));
+  });
+
+  it("gives a machine its network once the policy can judge it, before anything else", async () => {
+    const driver = new ScriptedDriver();
+    driver.network = [{ name: "eth0", mac: "52:54:00:12:34:56", addresses: ["10.0.2.100/24"], mtu: 1500, gateway: "10.0.2.2" }];
+    sandboxes.push(await createSandbox(options(driver)));
+    expect(driver.names).toEqual(["SetPolicyRequest", "UpdateInterfaceRequest", "UpdateRoutesRequest", "CreateSandboxRequest"]);
   });
 
   it("tells a policy that the agent does not take from one that it takes and that denies", async () => {
@@ -264,8 +273,8 @@ describe("making a container", () => {
       ["/cache", "local", `${root}/${ID}/local/cache`, "rbind,rprivate,rw"],
     ]);
     expect(request.storages.map(({ driver, source, fstype, mountPoint }) => [driver, source, fstype, mountPoint])).toEqual([
-      ["blk", "02", "tar", `/run/kata-containers/sandbox/layers/${"b".repeat(64)}`],
-      ["blk", "03", "tar", `/run/kata-containers/sandbox/layers/${"a".repeat(64)}`],
+      ["blk", "02", "erofs", `/run/kata-containers/sandbox/layers/${"b".repeat(64)}`],
+      ["blk", "03", "erofs", `/run/kata-containers/sandbox/layers/${"a".repeat(64)}`],
       ["overlayfs", "none", "fuse3.kata-overlay", `${root}/${CONTAINER}`],
       ["local", "local", "local", `${root}/${ID}/local/cache`],
     ]);

@@ -7,6 +7,7 @@ import { SandboxError } from "./errors.ts";
 import { GuestProcess, type ProcessOutput } from "./guest-process.ts";
 import { containerRoot } from "./guest-paths.ts";
 import { type HostVolumes, LOCAL_VOLUMES, planMounts } from "./mounts.ts";
+import { configureNetwork, driverNetwork } from "./network.ts";
 import { constrainSpec, execProcess } from "./spec.ts";
 import { rootStorages, shmStorage, type AttachedLayer, type ContainerLayer } from "./storages.ts";
 
@@ -63,7 +64,7 @@ export function policyHostData(policy: string | undefined): Uint8Array {
 }
 
 /**
- * Starts a machine and makes the sandbox of a pod in it: agent answers, policy set, sandbox made (specs/runtime.md 4.1).
+ * Starts a machine and makes the sandbox of a pod in it: agent answers, policy set, network given, sandbox made (specs/runtime.md 4.1).
  * If a step fails the machine is stopped.
  * @throws {VmmError} from the driver
  * @throws {SandboxError} ERR_SANDBOX_POLICY if the agent does not take the policy, ERR_SANDBOX_DENIED and others
@@ -77,6 +78,7 @@ export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
     if (status !== HealthCheckResponse_ServingStatus.SERVING)
       throw new SandboxError("ERR_SANDBOX_AGENT", `the agent's health is ${status}, expected 1 (SERVING)`);
     if (policy !== undefined) await setPolicy(client, policy);
+    await configureNetwork(client, driverNetwork(machine.guestNetwork));
     await client.call(AgentService.method.createSandbox, {
       sandboxId: id,
       hostname: options.hostname,

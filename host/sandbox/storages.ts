@@ -5,12 +5,16 @@ import { LAYER_DIRECTORY, SANDBOX_SHM } from "./guest-paths.ts";
 /** A storage of a request to the agent. */
 export type StorageInit = MessageInitShape<typeof StorageSchema>;
 
+/** File system of a layer's disk: an EROFS image, or the tar of the AKS format with an index behind it. The policy's root hashes are those of one of them. */
+export type LayerFormat = "erofs" | "tar";
+
 /** One layer of a container's image. */
 export interface ContainerLayer {
   /** Hex SHA-256 of the chain id: the layer's name in policies and in the guest. */
   readonly layerId: string;
   /** dm-verity root hash, 32 bytes. */
   readonly rootHash: Uint8Array;
+  readonly format: LayerFormat;
   /** The layer file on the host. */
   readonly path: string;
 }
@@ -43,10 +47,10 @@ export function shmStorage(): StorageInit {
  */
 export function rootStorages(layers: readonly AttachedLayer[], rootPath: string): readonly StorageInit[] {
   const topFirst = layers.toReversed();
-  const disks = topFirst.map(({ layerId, rootHash, source }): StorageInit => ({
+  const disks = topFirst.map(({ layerId, rootHash, source, format }): StorageInit => ({
     driver: "blk",
     source,
-    fstype: "tar",
+    fstype: format,
     options: ["ro", ...layerOptions(rootHash)],
     mountPoint: `${LAYER_DIRECTORY}/${layerId}`,
   }));
@@ -56,7 +60,9 @@ export function rootStorages(layers: readonly AttachedLayer[], rootPath: string)
     fstype: "fuse3.kata-overlay",
     options: [
       `${OPTION}layer-src-prefix=${LAYER_SOURCE_PREFIX}`,
-      ...topFirst.map(({ layerId, rootHash }) => `${OPTION}layer=${toBase64(encodeUtf8([layerId, "tar", "ro", ...layerOptions(rootHash)].join(",")))}`),
+      ...topFirst.map(
+        ({ layerId, rootHash, format }) => `${OPTION}layer=${toBase64(encodeUtf8([layerId, format, "ro", ...layerOptions(rootHash)].join(",")))}`,
+      ),
       `${OPTION}overlay-rw`,
       `lowerdir=${topFirst.map(({ layerId }) => layerId).join(":")}`,
     ],

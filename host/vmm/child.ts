@@ -21,6 +21,8 @@ export interface ChildOptions {
   /** Pipes that it has as descriptors, from 3 on. */
   readonly pipes?: 0 | 1 | 2;
   readonly output?: ((bytes: Uint8Array) => void) | undefined;
+  /** Takes the standard output, which is then no part of `output` and of the tail: where it is the guest's, and only errors are the program's. */
+  readonly standardOutput?: ((bytes: Uint8Array) => void) | undefined;
 }
 
 /** A child process without input whose output is taken. */
@@ -30,7 +32,7 @@ export class Child {
   readonly exited: Promise<ChildExit>;
   #tail: Uint8Array = new Uint8Array();
 
-  constructor({ program, args, directories, pipes = 0, output }: ChildOptions) {
+  constructor({ program, args, directories, pipes = 0, output, standardOutput }: ChildOptions) {
     const child = spawn(program, args, {
       stdio: ["ignore", "pipe", "pipe", ...(["pipe", "pipe"] as const).slice(0, pipes)],
       env: { PATH: directories.join(":") },
@@ -42,7 +44,8 @@ export class Child {
       this.#tail = Buffer.concat([this.#tail, bytes]).subarray(-TAIL_LENGTH);
       output?.(bytes);
     };
-    for (const stream of [child.stdout, child.stderr]) stream?.on("data", take);
+    child.stdout?.on("data", standardOutput ?? take);
+    child.stderr?.on("data", take);
     for (const pipe of child.stdio.slice(3)) pipe?.on("error", () => undefined);
     this.exited = new Promise((resolve) => {
       child.once("exit", (exitCode, signal) => resolve({ exitCode, signal }));

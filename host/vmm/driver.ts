@@ -29,16 +29,65 @@ export interface MachineConfig {
   /** 32 bytes that the guest's attestation reports carry. */
   readonly hostData: Uint8Array;
   readonly launch: LaunchPort;
+  /** How the guest reaches other machines. A driver refuses what it does not have; absent: the driver's own choice for a laptop. */
+  readonly network?: NetworkConfig;
+  /** A file that is a disk from the start, read-only: the initdata of a pod (specs/runtime.md 3.6). */
+  readonly initdata?: string;
   /** Mebibytes. A driver without a virtual machine has no use for it. */
   readonly memoryMiB: number;
   /** A driver without a virtual machine has no use for it. */
   readonly vcpus: number;
   /** Gets what the guest prints, as it comes. It is the guest's word, not the host's. */
   readonly console?: (bytes: Uint8Array) => void;
+  /** Told of what happens to the machine while it runs. */
+  readonly onEvent?: (event: MachineEvent) => void;
+}
+
+/** Something that happened to a machine. */
+export type MachineEvent =
+  /** The guest's kernel says that a block of a disk is not what its root hash says. `text` is its line, of at most 400 characters. */
+  | { readonly kind: "corrupt-disk"; readonly text: string }
+  /** The guest's kernel stopped. */
+  | { readonly kind: "panic"; readonly text: string };
+
+/** How a guest reaches other machines. */
+export type NetworkConfig =
+  /** Not at all. */
+  | { readonly kind: "none" }
+  /** Through a process of the host that opens connections on the guest's behalf; nothing of the host's network is touched. */
+  | { readonly kind: "user" }
+  /**
+   * Taps that exist already in the network namespace `namespace` (a path), in which the machine's process is then started; without one, in
+   * the driver's own.
+   */
+  | { readonly kind: "tap"; readonly namespace?: string; readonly interfaces: readonly TapInterface[] };
+
+/** One network card of a guest. */
+export interface TapInterface {
+  /** Name of the tap. */
+  readonly tap: string;
+  /** Six pairs of hex digits joined by colons: that of the interface whose place the card takes. */
+  readonly mac: string;
 }
 
 /** Where the guest's code comes from. Each driver takes one kind. */
-export type GuestSource = ProcessGuest;
+export type GuestSource = ProcessGuest | UvmGuest;
+
+/** A utility VM's image (`sealpod uvm build`). Paths are absolute. */
+export interface UvmGuest {
+  readonly kind: "uvm";
+  /** `vmlinux` with a PVH note, or a bzImage. */
+  readonly kernel: string;
+  readonly initrd: string;
+  /** Disk with the root file system and its dm-verity tree: the guest's first disk, read-only. */
+  readonly root: string;
+  /** The kernel's command line, which names the root hash. Measured, and never changed by a driver. */
+  readonly commandLine: string;
+  /** Firmware for a start with SEV-SNP (an OVMF of the AmdSev kind). */
+  readonly firmware?: string;
+  /** IGVM file, for drivers that start from one. */
+  readonly igvm?: string;
+}
 
 /** The agent as a process of the host. */
 export interface ProcessGuest {
@@ -68,8 +117,13 @@ export interface LaunchRequest {
 
 /** A measured guest. */
 export interface Launch {
-  /** Absolute path of the directory in which the guest finds its report interface and endorsements. */
+  /** Absolute path of the directory in which a guest that shares the host's files finds its report interface and endorsements. */
   readonly guestInfoDirectory: string;
+  /**
+   * Serves a connection of a guest that shares nothing with the host: the stream "processor" of its channel, on which it speaks ttRPC
+   * (`sealpod.v1.SecurityProcessor`). Absent for a security processor that is real: the guest then asks that.
+   */
+  readonly serve?: (stream: ByteStream) => void;
   /** Ends the guest's identity: no reports from here on. */
   close(): Promise<void>;
 }
@@ -77,6 +131,8 @@ export interface Launch {
 /** A machine that runs. */
 export interface Machine {
   readonly id: string;
+  /** What the guest's interfaces must be given (by UpdateInterface, UpdateRoutes); empty where the driver or somebody else has done it. */
+  readonly guestNetwork: readonly GuestInterface[];
   /**
    * A new connection to the agent.
    * @throws {VmmError} ERR_VMM_STOPPED, ERR_VMM_AGENT
@@ -96,6 +152,17 @@ export interface Machine {
   stop(): Promise<void>;
   /** Resolves when the machine has ended, for whatever reason, and nothing of it is left. */
   readonly exited: Promise<MachineExit>;
+}
+
+/** An interface of the guest, to be configured by the agent. */
+export interface GuestInterface {
+  readonly name: string;
+  readonly mac: string;
+  /** Address and prefix length, for example `10.0.2.100/24`. */
+  readonly addresses: readonly string[];
+  readonly mtu: number;
+  /** Address of the router of the default route. */
+  readonly gateway?: string;
 }
 
 /** How a machine ended: by itself, because {@link Machine.stop} asked it to, or by force because it did not do so. */

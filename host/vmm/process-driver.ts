@@ -1,13 +1,23 @@
 import { readFileSync } from "node:fs";
 import { mkdir, rm, stat, symlink } from "node:fs/promises";
 import { connect } from "node:net";
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { messageOf, silentLogger, type Logger } from "@sealpod/core";
 import { byteStream, type ByteStream } from "@sealpod/ttrpc";
 import { Child, ReadyPipe, type ChildExit } from "./child.ts";
-import { validateMachineConfig, type Launch, type Machine, type MachineConfig, type MachineExit, type ProcessGuest, type VmmDriver } from "./driver.ts";
+import {
+  validateMachineConfig,
+  type GuestInterface,
+  type Launch,
+  type Machine,
+  type MachineConfig,
+  type MachineExit,
+  type ProcessGuest,
+  type VmmDriver,
+} from "./driver.ts";
 import { VmmError } from "./errors.ts";
 import { PROGRAM_DIRECTORIES, findExecutables } from "./executables.ts";
+import { createRunDirectory } from "./run-directory.ts";
 import { UserNetwork } from "./user-network.ts";
 
 /** Programs that the driver starts, and crun, which the agent starts; with the Debian packages that have them. */
@@ -167,6 +177,8 @@ export class ProcessDriver implements VmmDriver {
 
 class ProcessMachine implements Machine {
   readonly id: string;
+  /** slirp4netns configures the interface from outside. */
+  readonly guestNetwork: readonly GuestInterface[] = [];
   readonly exited: Promise<MachineExit>;
   readonly #runDirectory: string;
   readonly #child: Child;
@@ -251,22 +263,19 @@ class ProcessMachine implements Machine {
 }
 
 function processGuest(config: MachineConfig): ProcessGuest {
+  const refuse = (what: string, found: string, expected: string): never => {
+    throw new VmmError("ERR_VMM_CONFIG", `machine: ${what} is ${found}, expected ${expected} by the process driver`, {
+      details: { field: what, found, expected },
+      hint: "The process driver starts no virtual machine; choose a driver that does.",
+    });
+  };
+  if (config.guest.kind !== "process") return refuse("guest", `of kind ${config.guest.kind}`, "one of kind process");
+  if (config.network !== undefined && config.network.kind !== "user")
+    return refuse("network", `of kind ${config.network.kind}`, "one of kind user, or none named");
+  if (config.initdata !== undefined) return refuse("initdata", "a disk", "none");
   const program = config.guest.command[0];
   if (program !== undefined && isAbsolute(program)) return config.guest;
   throw new VmmError("ERR_VMM_CONFIG", `machine: the guest's command starts with ${JSON.stringify(program ?? "nothing")}, expected an absolute path`);
-}
-
-async function createRunDirectory(path: string): Promise<void> {
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    // Not recursive: a directory that is there belongs to another machine, and would be removed with this one.
-    await mkdir(path, { mode: 0o700 });
-  } catch (cause) {
-    throw new VmmError("ERR_VMM_CONFIG", `machine: cannot make the run directory ${path}: ${messageOf(cause)}`, {
-      cause,
-      hint: "If it is left over from a machine that no longer runs, remove it.",
-    });
-  }
 }
 
 function agentSocket(runDirectory: string): string {

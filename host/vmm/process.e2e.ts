@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { DRIVER_CASES, RecordingLaunch, ask, type DriverSubject } from "./driver-cases.ts";
-import { ProcessDriver, type MachineConfig, type ProcessDriverOptions } from "./index.ts";
+import { DRIVER_CASES, RecordingLaunch, ask, caseTitle, processesOf, type DriverFixture, type DriverSubject } from "./driver-cases.ts";
+import { ProcessDriver, type MachineConfig, type ProcessDriverOptions, type ProcessGuest } from "./index.ts";
 
 const isRoot = process.getuid?.() === 0;
 
@@ -21,22 +21,23 @@ afterAll(async () => {
   await rm(root, { recursive: true });
 });
 
-async function configure(fault?: string): Promise<{ config: MachineConfig; directory: string; launch: RecordingLaunch; printed: () => string }> {
+async function configure(fault?: string): Promise<DriverFixture & { readonly guest: ProcessGuest; readonly printed: () => string }> {
   const directory = join(root, String(count++));
   const guestInfo = join(directory, "guest-info");
   await mkdir(guestInfo, { recursive: true });
   await writeFile(join(guestInfo, "marker"), "");
   const launch = new RecordingLaunch(guestInfo);
   let printed = "";
+  const guest: ProcessGuest = {
+    kind: "process",
+    command: [process.execPath, join(import.meta.dirname, "testdata", "test-guest.ts"), ...(fault === undefined ? [] : ["--fault", fault])],
+    measuredFiles: [join(import.meta.dirname, "testdata", "test-guest.ts")],
+    commandLine: "test",
+  };
   const config: MachineConfig = {
     id: "ab".repeat(32),
     runDirectory: join(directory, "run"),
-    guest: {
-      kind: "process",
-      command: [process.execPath, join(import.meta.dirname, "testdata", "test-guest.ts"), ...(fault === undefined ? [] : ["--fault", fault])],
-      measuredFiles: [join(import.meta.dirname, "testdata", "test-guest.ts")],
-      commandLine: "test",
-    },
+    guest,
     hostData: new Uint8Array(32).fill(0xa5),
     launch,
     memoryMiB: 128,
@@ -45,14 +46,29 @@ async function configure(fault?: string): Promise<{ config: MachineConfig; direc
       printed += Buffer.from(bytes).toString("utf8");
     },
   };
-  return { config, directory, launch, printed: () => printed };
+  return { config, directory, launch, guest, printed: () => printed };
 }
 
 describe.skipIf(!isRoot)(`every driver${isRoot ? "" : " (skipped: needs root)"}`, () => {
-  const subject: DriverSubject = { driver: new ProcessDriver(), configure };
-  it.each(DRIVER_CASES)("$name", async ({ run }) => {
-    await run(subject);
-    expect(existsSync(join(root, String(count - 1), "run"))).toBe(false);
+  const subject: DriverSubject = {
+    driver: new ProcessDriver(),
+    configure,
+    source: /^[0-9a-f]{2}$/,
+    networks: ["user"],
+    cannot: { events: "its guest has no kernel of its own" },
+  };
+  for (const item of DRIVER_CASES) it.skipIf(subject.cannot?.[item.name] !== undefined)(caseTitle(subject, item), () => item.run(subject));
+
+  it("names its disks by slots, from the first that is free in a machine with PCI", async () => {
+    const { config, directory } = await configure();
+    const machine = await subject.driver.start(config);
+    const sources: string[] = [];
+    for (const name of ["a", "b"]) {
+      await writeFile(join(directory, name), name);
+      sources.push((await machine.attachDisk(join(directory, name))).source);
+    }
+    expect(sources).toEqual(["02", "03"]);
+    await machine.stop();
   });
 });
 
@@ -139,9 +155,9 @@ describe.skipIf(!isRoot)(`the process driver${isRoot ? "" : " (skipped: needs ro
   });
 
   it("refuses a command that is not an absolute path", async () => {
-    const { config } = await configure();
+    const { config, guest } = await configure();
     for (const command of [[], ["node", "x"]]) {
-      await expect(new ProcessDriver().start({ ...config, guest: { ...config.guest, command } })).rejects.toMatchObject({ code: "ERR_VMM_CONFIG" });
+      await expect(new ProcessDriver().start({ ...config, guest: { ...guest, command } })).rejects.toMatchObject({ code: "ERR_VMM_CONFIG" });
     }
   });
 
@@ -157,17 +173,3 @@ describe.skipIf(!isRoot)(`the process driver${isRoot ? "" : " (skipped: needs ro
     }
   });
 });
-
-/** Command lines of the processes that name a directory. */
-function processesOf(directory: string): readonly string[] {
-  return readdirSync("/proc")
-    .filter((name) => /^[0-9]+$/.test(name))
-    .map((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      } catch {
-        return ""; // It ended while we looked.
-      }
-    })
-    .filter((line) => line.includes(directory));
-}

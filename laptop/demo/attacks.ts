@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { encodeUtf8, fromHex, isSealpodError, messageOf, sha256, toBase64url, toHex, type Clock, type Random } from "@sealpod/core";
 import type { PlannedContainer } from "@sealpod/kubelet";
 import { execInPod, preparePod, startPod, type PodManifest, type PodOptions, type PreparedPod } from "@sealpod/pod";
+import type { PodMachine } from "@sealpod/machine";
 import { prepareImage, type ContainerLayer } from "@sealpod/sandbox";
 import { explainVaultRelease, type LaptopFetch, type Up } from "@sealpod/services";
 import type { VmmDriver } from "@sealpod/vmm";
@@ -16,6 +17,8 @@ export interface AttackWorld {
   readonly manifest: PodManifest;
   /** How pods are started; each attack takes a directory of its own below `directory`. */
   readonly pod: Omit<PodOptions, "manifest" | "directory">;
+  /** What the security processor measures when such a pod is launched. */
+  readonly measured: PodMachine["measured"];
   readonly directory: string;
   readonly up: Up;
   readonly fetch: LaptopFetch;
@@ -161,7 +164,7 @@ async function playFlippedLayer(world: AttackWorld): Promise<Outcome> {
     // The policy cannot know: the host names the right hash. The agent's own reading finds out.
     const changed = { planned, layers: [...layers.slice(0, -1), { ...top, path }] };
     try {
-      return await refusal("ERR_SANDBOX_AGENT", ["data block 0 does not match"], async () => create(prepared, changed));
+      return await refusal("ERR_SANDBOX_AGENT", ["data block 0 "], async () => create(prepared, changed));
     } finally {
       await rm(path, { force: true });
     }
@@ -229,7 +232,7 @@ function launchedWith(driver: VmmDriver, hostData: Uint8Array): VmmDriver {
 // Evidence and tokens -----------------------------------------------------------------------------------------------------
 
 async function evidenceOf(world: AttackWorld): Promise<Evidence> {
-  return collectEvidence(world.up, world.pod.guest, fromHex(world.manifest.hostData), makeWrappingKey("attack").jwks);
+  return collectEvidence(world.up, world.measured, fromHex(world.manifest.hostData), makeWrappingKey("attack").jwks);
 }
 
 async function playFlippedReport(world: AttackWorld): Promise<Outcome> {
@@ -382,7 +385,7 @@ function withProcess(planned: PlannedContainer, change: Partial<PlannedContainer
 async function layersOfOther(world: AttackWorld, image: string): Promise<readonly ContainerLayer[]> {
   const other = world.manifest.workload.template.spec.containers.find((container) => container.image !== image);
   if (other === undefined) return [];
-  return prepareImage(world.pod.layerDirectory, world.pod.images, await world.pod.images.resolve(other.image));
+  return prepareImage(world.pod.layerDirectory, world.pod.images, await world.pod.images.resolve(other.image), world.manifest.layerFormat);
 }
 
 async function flipBit(path: string, offset: number): Promise<void> {

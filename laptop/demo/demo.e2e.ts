@@ -7,7 +7,7 @@ import { fromHex, sha256, toHex } from "@sealpod/core";
 import { fileSource, run, systemClock, systemRandom } from "@sealpod/io";
 import { parsePodManifest } from "@sealpod/pod";
 import { parseReport } from "@sealpod/snp";
-import { openLayer } from "@sealpod/verity";
+import { openErofsLayer } from "@sealpod/verity";
 import { ATTACKS, findAttacks } from "./attacks.ts";
 import { runDemo, STATE_PREFIX } from "./demo.ts";
 import type { DemoResult } from "./result.ts";
@@ -26,8 +26,9 @@ describe.skipIf(!isRoot)(`the demo${isRoot ? "" : " (skipped: needs root)"}`, ()
     before = await stateDirectories();
     kept = await mkdtemp(join(tmpdir(), "kept-sealpod-"));
     demo = await runDemo({
-      files: { example: join(ROOT, "examples/key-release"), bundles: join(ROOT, "build") },
+      files: { example: join(ROOT, "examples/key-release"), bundles: join(ROOT, "build"), uvm: join(ROOT, "build", "uvm") },
       node: process.execPath,
+      isolation: "process",
       keep: kept,
       clock: systemClock,
       random: systemRandom,
@@ -150,21 +151,21 @@ describe.skipIf(!isRoot)(`the demo${isRoot ? "" : " (skipped: needs root)"}`, ()
 
   it("leaves layers whose hash trees veritysetup agrees with", async () => {
     const directory = file("layers");
-    const notes = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}\.json$/.test(name));
+    const notes = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}\.erofs\.json$/.test(name));
     expect(notes.length).toBeGreaterThanOrEqual(4);
     const policy = await text("policy.rego");
     for (const name of notes) {
       const { rootHash } = JSON.parse(await readFile(join(directory, name), "utf8")) as { rootHash: string };
       expect(policy).toContain(rootHash);
-      const path = join(directory, name.replace(".json", ".layer"));
+      const path = join(directory, name.replace(".json", ""));
       await using source = await fileSource(path);
-      const layer = await openLayer(source, fromHex(rootHash));
+      const layer = await openErofsLayer(source, fromHex(rootHash));
       const blocks = await dataBlocks(path);
       const format = ["--no-superblock", "--hash=sha256", "--data-block-size=4096", "--hash-block-size=4096", `--salt=${"00".repeat(32)}`];
       const place = [`--data-blocks=${blocks}`, `--hash-offset=${blocks * 4096}`];
       const verified = await run("veritysetup", ["verify", ...format, ...place, path, path, rootHash]);
       expect(verified.code).toBe(0);
-      expect(layer.tarSize).toBeLessThan(blocks * 4096);
+      expect(layer.imageSize).toBe(blocks * 4096);
     }
   });
 

@@ -8,10 +8,11 @@ import { fileCacheStore, runGenpolicy } from "@sealpod/genpolicy";
 import { buildImages, encryptPage } from "@sealpod/images";
 import { importKey } from "@sealpod/importkey";
 import { directoryTree, writeFileAtomic } from "@sealpod/io";
+import { openPodMachine, type IsolationChoice, type PodMachine } from "@sealpod/machine";
 import { openLayout, type ImageSource } from "@sealpod/oci";
 import { OutputLog, parsePodManifest, startPod, type PodManifest, type RunningPod } from "@sealpod/pod";
+import { PspClient } from "@sealpod/psp";
 import { laptopFetch, openLaptopAuthority, startServices, type RunningServices } from "@sealpod/services";
-import { ProcessDriver, type ProcessGuest } from "@sealpod/vmm";
 import { ownerToken } from "./access.ts";
 import { findAttacks, playAttack, prepareAttacks, type AttackWorld } from "./attacks.ts";
 import { DemoError } from "./errors.ts";
@@ -33,6 +34,8 @@ export interface DemoFiles {
   readonly example: string;
   /** Directory of the bundles `agent.mjs`, `skr.mjs`, `webapp.mjs`. */
   readonly bundles: string;
+  /** Directory of the utility VM's image, built there if it is missing. */
+  readonly uvm: string;
 }
 
 /** Options of {@link runDemo}. */
@@ -40,6 +43,7 @@ export interface DemoOptions {
   readonly files: DemoFiles;
   /** Program that runs the bundles: Node 24. */
   readonly node: string;
+  readonly isolation: IsolationChoice;
   /** Directory that gets every artefact; it must be new or empty. */
   readonly keep?: string;
   /** HTTPS port on loopback; default {@link DEFAULT_PORT}, or a free one if that is taken. */
@@ -52,16 +56,6 @@ export interface DemoOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger?: Logger;
-}
-
-/** How the laptop's guest is started: Node with the agent's bundle. */
-export function processGuest(node: string, agentBundle: string): ProcessGuest {
-  return {
-    kind: "process",
-    command: [node, "--disallow-code-generation-from-strings", agentBundle],
-    measuredFiles: [agentBundle],
-    commandLine: "agent --profile aks",
-  };
 }
 
 /**
@@ -107,7 +101,7 @@ class Walk {
   readonly #logger: Logger;
   readonly #yaml: string;
   readonly #key: Uint8Array;
-  readonly #guest: ProcessGuest;
+  #machine: PodMachine | undefined;
   #services: RunningServices | undefined;
   #pod: RunningPod | undefined;
   #images: ImageSource | undefined;
@@ -121,7 +115,6 @@ class Walk {
     this.#logger = options.logger ?? silentLogger;
     this.#yaml = join(state, "myapplication.yaml");
     this.#key = options.random.bytes(32);
-    this.#guest = processGuest(options.node, join(options.files.bundles, "agent.mjs"));
   }
 
   async run(): Promise<void> {
@@ -256,17 +249,32 @@ class Walk {
 
   async #run(): Promise<Facts> {
     const manifest = await this.#manifest();
+    const { isolation, node, files, onProgress } = this.#options;
+    const bundle = join(files.bundles, "agent.mjs");
+    this.#machine = await openPodMachine({
+      isolation,
+      node,
+      agentBundle: bundle,
+      uvmDirectory: files.uvm,
+      ...(onProgress === undefined ? {} : { progress: onProgress }),
+    });
     const output = (name: string, _stream: "stdout" | "stderr", bytes: Uint8Array): void => {
       this.#log.append(name, bytes);
       this.#options.onProgress?.(`${name}: ${Buffer.from(bytes).toString("utf8").trimEnd()}`);
     };
-    this.#pod = await startPod({ ...this.#podOptions(), manifest, directory: join(this.#state, "run", toHex(this.#options.random.bytes(6))), output });
+    const { clock, random } = this.#options;
+    const started = clock.now();
+    this.#pod = await startPod({ ...this.#podOptions(), manifest, directory: join(this.#state, "run", toHex(random.bytes(6))), output });
     const { plan } = this.#pod;
+    const { measured, description } = this.#ran();
     return {
       pod: plan.name,
       sandbox: plan.sandbox.id,
       containers: plan.containers.map((container) => container.name).join(", "),
-      isolation: "none (processes in namespaces)",
+      isolation: description,
+      measured: [...measured.files.map((file) => basename(file)), `command line of ${measured.commandLine.length} characters`].join(", "),
+      "launch measurement": await this.#measurement(),
+      "all containers run after": `${((clock.now() - started) / 1000).toFixed(1)} s`,
     };
   }
 
@@ -285,7 +293,7 @@ class Walk {
     const { up } = this.#running();
     const directory = join(this.#state, "run");
     await prepareAttacks(directory);
-    const world = { manifest, pod: this.#podOptions(), directory, up, fetch: laptopFetch(up), clock, random };
+    const world = { manifest, pod: this.#podOptions(), measured: this.#ran().measured, directory, up, fetch: laptopFetch(up), clock, random };
     for (const attack of findAttacks([])) {
       this.#options.signal?.throwIfAborted();
       this.#options.onProgress?.(attack.title);
@@ -301,7 +309,7 @@ class Walk {
     const { up } = this.#running();
     const manifest = await this.#manifest();
     const key = makeWrappingKey("demo");
-    const evidence = await collectEvidence(up, this.#guest, fromHex(manifest.hostData), key.jwks);
+    const evidence = await collectEvidence(up, this.#ran().measured, fromHex(manifest.hostData), key.jwks);
     const fetch = laptopFetch(up);
     const token = (await attest(up, fetch, evidence)).body["token"];
     if (typeof token !== "string") throw new DemoError("ERR_DEMO_SERVICE", "the attestation service gave no token for the artefacts");
@@ -341,8 +349,8 @@ class Walk {
     return {
       images: this.#source(),
       up: this.#running().up,
-      driver: new ProcessDriver({ logger: this.#logger }),
-      guest: this.#guest,
+      driver: this.#ran().driver,
+      guest: this.#ran().guest,
       layerDirectory: join(this.#state, "layers"),
       clock,
       random,
@@ -353,6 +361,19 @@ class Walk {
   /** The annotated manifest, as it lies on the disk now. */
   async #manifest(): Promise<PodManifest> {
     return parsePodManifest({ name: basename(this.#yaml), text: await readFile(this.#yaml, "utf8") });
+  }
+
+  /** Launch measurement of such a machine, as the emulated processor states it. */
+  async #measurement(): Promise<string> {
+    const psp = new PspClient(this.#running().up.sockets.psp);
+    const launched = await psp.launch({ ...this.#ran().measured, hostData: new Uint8Array(32) });
+    await launched.close();
+    return toHex(launched.launchMeasurement);
+  }
+
+  #ran(): PodMachine {
+    if (this.#machine === undefined) throw new DemoError("ERR_DEMO_STEP", "there is no machine for the pod");
+    return this.#machine;
   }
 
   #running(): RunningServices {

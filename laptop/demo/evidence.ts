@@ -5,7 +5,7 @@ import { concatBytes, decodeUtf8, encodeUtf8, fromAnyBase64, fromBase64, sha256,
 import { PspClient } from "@sealpod/psp";
 import type { LaptopFetch, Up } from "@sealpod/services";
 import { fetchReport } from "@sealpod/tsm";
-import type { ProcessGuest } from "@sealpod/vmm";
+import type { PodMachine } from "@sealpod/machine";
 import { call, type Answer } from "./access.ts";
 
 /** What the attestation service is shown: specs/attestation.md 4.2. */
@@ -40,9 +40,9 @@ export function makeWrappingKey(kid: string): WrappingKey {
  * Evidence of a guest with this HOST_DATA, from the emulated processor. On hardware nobody outside of the guest gets such a
  * report; here whoever can open the emulator's socket does. That is what EMULATED means.
  */
-export async function collectEvidence(up: Up, guest: ProcessGuest, hostData: Uint8Array, runtimeData: Uint8Array): Promise<Evidence> {
+export async function collectEvidence(up: Up, measured: PodMachine["measured"], hostData: Uint8Array, runtimeData: Uint8Array): Promise<Evidence> {
   const psp = new PspClient(up.sockets.psp);
-  const launched = await psp.launch({ files: guest.measuredFiles, commandLine: guest.commandLine, hostData });
+  const launched = await psp.launch({ ...measured, hostData });
   try {
     const reportData = concatBytes(sha256(runtimeData), new Uint8Array(32));
     const { report } = await fetchReport(join(launched.guestInfoDirectory, "tsm", "report"), reportData);

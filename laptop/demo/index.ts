@@ -1,7 +1,7 @@
 export { call, ownerToken } from "./access.ts";
 export { ATTACKS, findAttacks, playAttack, prepareAttacks } from "./attacks.ts";
 export type { Attack, AttackWorld } from "./attacks.ts";
-export { DEFAULT_PORT, processGuest, runDemo } from "./demo.ts";
+export { DEFAULT_PORT, runDemo } from "./demo.ts";
 export type { DemoFiles, DemoOptions } from "./demo.ts";
 export { DEMO_ERRORS, DemoError } from "./errors.ts";
 export type { DemoErrorCode } from "./errors.ts";

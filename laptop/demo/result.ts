@@ -52,5 +52,5 @@ export interface DemoResult {
 /** What this machine lacks and Sealpod stands in for. */
 export const EMULATED: readonly string[] = [
   "The security processor is an emulator: its keys lie in a file, and its reports prove nothing about hardware.",
-  "The sandbox is Linux namespaces, not a virtual machine: root on this machine can read everything in it.",
+  "The sandbox's memory is not encrypted, in a virtual machine or without one: root on this machine can read everything in it.",
 ];

@@ -46,6 +46,8 @@ export interface PodRecord {
   /** Process that runs the pod. */
   readonly pid: number;
   readonly hostData: string;
+  /** What separates the pod from this machine. */
+  readonly isolation: "vm" | "process";
   readonly containers: readonly string[];
   /** Ports of 127.0.0.1 and of the pod. */
   readonly ports: readonly { readonly host: number; readonly container: number }[];

@@ -1,6 +1,7 @@
 import { decodeUtf8, encodeUtf8, fromBase64, messageOf, sha256, toHex } from "@sealpod/core";
 import { parseManifest, podAnnotationOf, podTemplateOf, readResources, type SourceFile, type Workload } from "@sealpod/kube";
 import type { ConfigMapObject, PodOwner } from "@sealpod/kubelet";
+import type { LayerFormat } from "@sealpod/sandbox";
 import { PodError } from "./errors.ts";
 import { podOwner } from "./owner.ts";
 
@@ -17,6 +18,8 @@ export interface PodManifest {
   readonly policy: string;
   /** SHA-256 of the policy, hex: the HOST_DATA that the pod is launched with. */
   readonly hostData: string;
+  /** File system of image layers whose root hashes the policy has. */
+  readonly layerFormat: LayerFormat;
   /** ConfigMaps of the same file by name. */
   readonly configMaps: ReadonlyMap<string, ConfigMapObject>;
   /** Secrets of the same file: name → key → value. */
@@ -60,7 +63,12 @@ export function parsePodManifest(file: SourceFile): PodManifest {
   };
 }
 
-function policyOf(file: SourceFile, workload: Workload): { readonly policy: string; readonly hostData: string } {
+/** The first file system that the policy names for a disk. It is a hint: layers in another one do not have the root hashes that the policy wants. */
+function layerFormatOf(policy: string): LayerFormat {
+  return /"fstype"\s*:\s*"(?:tar|erofs)"/.exec(policy)?.[0].includes("tar") === true ? "tar" : "erofs";
+}
+
+function policyOf(file: SourceFile, workload: Workload): Pick<PodManifest, "policy" | "hostData" | "layerFormat"> {
   const annotation = podAnnotationOf(workload.object, POLICY_ANNOTATION);
   if (annotation === undefined) {
     throw new PodError("ERR_POD_POLICY", `${file.name}: ${workload.workload} ${workload.metadata.name ?? ""} has no annotation ${POLICY_ANNOTATION}`, {
@@ -70,7 +78,8 @@ function policyOf(file: SourceFile, workload: Workload): { readonly policy: stri
   const { line, column } = annotation.position;
   try {
     const bytes = fromBase64(annotation.value, "policy annotation");
-    return { policy: decodeUtf8(bytes, "policy"), hostData: toHex(sha256(bytes)) };
+    const policy = decodeUtf8(bytes, "policy");
+    return { policy, hostData: toHex(sha256(bytes)), layerFormat: layerFormatOf(policy) };
   } catch (cause) {
     throw new PodError("ERR_POD_POLICY", `${file.name}:${line}:${column}: ${messageOf(cause)}`, {
       cause,

@@ -18,12 +18,12 @@ import {
   type Sandbox,
 } from "@sealpod/sandbox";
 import { requestServiceAccountToken, type Up } from "@sealpod/services";
-import { GUEST_ADDRESS, type MachineExit, type ProcessGuest, type VmmDriver } from "@sealpod/vmm";
+import { GUEST_ADDRESS, type GuestSource, type MachineEvent, type MachineExit, type VmmDriver } from "@sealpod/vmm";
 import { PodError } from "./errors.ts";
 import { imageUsers } from "./image-users.ts";
 import type { PodManifest } from "./manifest.ts";
 
-/** The host's loopback address as the guest sees it through slirp4netns. */
+/** The host's loopback address as the guest sees it through slirp. */
 const HOST_FROM_GUEST = "10.0.2.2";
 
 /** Audience of a token that names none: the API server's own. */
@@ -41,8 +41,9 @@ export interface PodOptions {
   readonly images: ImageSource;
   readonly up: Up;
   readonly driver: VmmDriver;
-  /** The guest's own program. */
-  readonly guest: ProcessGuest;
+  readonly guest: GuestSource;
+  /** Told of what happens to the machine while it runs. */
+  readonly onEvent?: (event: MachineEvent) => void;
   /** Pod's own directory; it must not exist. Sockets bound its length to 80 bytes. */
   readonly directory: string;
   /** Cache of layer files. */
@@ -109,7 +110,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     progress(`layers of ${reference}`);
     const image = await options.images.resolve(reference);
     images.set(reference, { config: image.config, ...(await imageUsers(options.layerDirectory, options.images, image)) });
-    layers.set(reference, await prepareImage(options.layerDirectory, options.images, image));
+    layers.set(reference, await prepareImage(options.layerDirectory, options.images, image, manifest.layerFormat));
   }
   const plan = await planOf(options, images);
   for (const note of plan.notes) progress(note);
@@ -128,6 +129,7 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
         launch: new PspClient(up.sockets.psp),
         memoryMiB: size.memoryMiB,
         vcpus: size.vcpus,
+        ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
       },
       policy: manifest.policy,
       hostname: plan.hostname,

@@ -22,7 +22,7 @@ export type TestImage = Partial<PodImage["config"]> & Partial<Pick<PodImage, "pa
 
 const ROOT_HASH = "8568c70c0ccfe0051092e818da769111a59882cd19dd799d3bca5ffa82791080";
 const DIGEST = `sha256:${"d1".repeat(32)}`;
-const LAYER: ContainerLayer = { layerId: "a5".repeat(32), rootHash: fromHex(ROOT_HASH), path: "/layers/one" };
+const LAYER: ContainerLayer = { layerId: "a5".repeat(32), format: "erofs", rootHash: fromHex(ROOT_HASH), path: "/layers/one" };
 const SERVICES = [{ name: "kubernetes", host: "10.0.0.1", ports: [{ name: "https", port: 443 }] }];
 
 function podImages(images: Readonly<Record<string, TestImage>>): ReadonlyMap<string, PodImage> {
@@ -169,6 +169,7 @@ function recordingDriver(): { readonly driver: VmmDriver; readonly requests: Mes
       void serveTtrpc(far, [health, agent]);
       return {
         id,
+        guestNetwork: [],
         exited: exited.promise,
         connectAgent: async () => near,
         attachDisk: async () => ({ source: "02" }),

@@ -1,9 +1,12 @@
 import { request } from "node:http";
-import { asObject, concatBytes, decodeUtf8, fromHex, type JsonObject, messageOf, toHex } from "@sealpod/core";
+import { asArray, asObject, concatBytes, decodeUtf8, fromBase64, fromHex, type JsonObject, messageOf, toHex } from "@sealpod/core";
 import type { UvmTrust } from "@sealpod/cose";
+import { processorApi } from "@sealpod/proto";
 import { MEASUREMENT_SIZE, PRODUCT_NAMES, type TrustRoot } from "@sealpod/snp";
+import { type ByteStream, implement, serveTtrpc, type TtrpcService } from "@sealpod/ttrpc";
 import { PspError } from "./errors.ts";
-import { LAUNCH_ID, type LaunchRequest, MAX_BODY, parseObject } from "./protocol.ts";
+import type { GuestFile } from "./guest-info.ts";
+import { LAUNCH_ID, type LaunchRequest, MAX_BODY, parseObject, type ReportResponse } from "./protocol.ts";
 
 /** A guest that the emulated security processor launched. */
 export interface Launched {
@@ -12,6 +15,8 @@ export interface Launched {
   readonly guestInfoDirectory: string;
   /** 48 bytes. */
   readonly launchMeasurement: Uint8Array;
+  /** Serves a connection of the guest itself, over which it speaks ttRPC (`sealpod.v1.SecurityProcessor`). */
+  serve(stream: ByteStream): void;
   /** Ends the guest: no more reports, and the directory is removed. */
   close(): Promise<void>;
 }
@@ -55,7 +60,31 @@ export class PspClient {
       closing ??= this.#call("DELETE", `/launch/${id}`, 204).then(() => undefined);
       return closing;
     };
-    return { id, guestInfoDirectory, launchMeasurement: fromHex(measurement), close };
+    const service = this.#processor(id);
+    const serve = (stream: ByteStream): void => void serveTtrpc(stream, [service]);
+    return { id, guestInfoDirectory, launchMeasurement: fromHex(measurement), serve, close };
+  }
+
+  /**
+   * A report about a guest that was launched.
+   * @param reportData 1 to 64 bytes
+   * @throws {PspError} ERR_PSP_UNAVAILABLE, ERR_PSP_RESPONSE
+   */
+  async fetchReport(id: string, reportData: Uint8Array): Promise<ReportResponse> {
+    const answer = this.#object(await this.#call("POST", `/launch/${id}/report`, 200, JSON.stringify({ reportData: toHex(reportData) })));
+    return { report: bytes(answer, "report"), certificates: bytes(answer, "certificates") };
+  }
+
+  /**
+   * The files that a guest finds beside its report interface.
+   * @throws {PspError} ERR_PSP_UNAVAILABLE, ERR_PSP_RESPONSE
+   */
+  async fetchFiles(id: string): Promise<readonly GuestFile[]> {
+    const answer = this.#object(await this.#call("GET", `/launch/${id}/files`, 200));
+    return (asArray(answer["files"]) ?? []).map((item) => {
+      const file = asObject(item) ?? {};
+      return { path: text(file, "path"), data: bytes(file, "data") };
+    });
   }
 
   /**
@@ -82,6 +111,14 @@ export class PspClient {
       root: { name: text(answer, "name"), product, keySha256: fromHex(keySha256) },
       uvm: { issuer: text(uvm, "issuer"), feed: text(uvm, "feed"), minimumSvn },
     };
+  }
+
+  /** The processor as one guest reaches it: it can ask about itself alone. */
+  #processor(id: string): TtrpcService {
+    return implement(processorApi.SecurityProcessor, {
+      getReport: async ({ reportData }) => this.fetchReport(id, reportData),
+      getFiles: async () => ({ files: (await this.fetchFiles(id)).map(({ path, data }) => ({ path, data })) }),
+    });
   }
 
   #object(body: string): JsonObject {
@@ -145,6 +182,14 @@ function text(object: JsonObject, name: string): string {
   const value = object[name];
   if (typeof value !== "string" || value === "") throw malformed(`${name} is missing`);
   return value;
+}
+
+function bytes(object: JsonObject, name: string): Uint8Array {
+  try {
+    return fromBase64(text(object, name));
+  } catch (cause) {
+    throw malformed(`${name} is not base64: ${messageOf(cause)}`);
+  }
 }
 
 function malformed(problem: string): PspError {

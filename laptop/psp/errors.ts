@@ -8,7 +8,6 @@ export type PspErrorCode =
   | "ERR_PSP_CLOSED"
   | "ERR_PSP_NOT_FOUND"
   | "ERR_PSP_METHOD"
-  | "ERR_PSP_TSM"
   | "ERR_PSP_SOCKET"
   | "ERR_PSP_UNAVAILABLE"
   | "ERR_PSP_RESPONSE";
@@ -31,7 +30,6 @@ export const PSP_ERRORS: ErrorTable<PspErrorCode> = {
   ERR_PSP_CLOSED: { action: "caller", exit: 1, http: 409, summary: "The guest was closed; it gives no more reports." },
   ERR_PSP_NOT_FOUND: { action: "caller", exit: 1, http: 404, summary: "The emulated security processor has no such guest or resource." },
   ERR_PSP_METHOD: { action: "caller", exit: 1, http: 405, summary: "The resource of the emulated security processor does not take this method." },
-  ERR_PSP_TSM: { action: "caller", exit: 1, http: 500, summary: "The directory that emulates configfs-tsm cannot be served." },
   ERR_PSP_SOCKET: {
     action: "caller",
     exit: 1,

@@ -7,4 +7,3 @@ export { MAX_COMMAND_LINE, MAX_MEASURED_BYTES, measuredPages, type MeasuredFiles
 export type { LaunchRequest, LaunchResponse } from "./protocol.ts";
 export { type LaunchedGuest, type LaunchInput, MAX_GUESTS, SecurityProcessor, type SecurityProcessorPorts } from "./security-processor.ts";
 export { type PspServer, type PspServerOptions, servePsp } from "./server.ts";
-export { MAX_TSM_ENTRIES, serveTsm, type TsmServer } from "./tsm-directory.ts";

@@ -6,8 +6,10 @@ import { join } from "node:path";
 import { type Clock, encodeUtf8, fromBase64, silentLogger, toHex } from "@sealpod/core";
 import { verifyUvmEndorsement } from "@sealpod/cose";
 import { systemRandom } from "@sealpod/io";
+import { processorApi } from "@sealpod/proto";
 import { launchDigest, parseCertificateChainPem, parseCertificateChainTable, parseThimBase64, processPages, verifyReport } from "@sealpod/snp";
 import { fetchReport } from "@sealpod/tsm";
+import { memoryStreams, TtrpcClient } from "@sealpod/ttrpc";
 import type { LaunchPort } from "@sealpod/vmm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { EMULATED_NOTICE, PspClient, type PspServer, SecurityProcessor, servePsp } from "./index.ts";
@@ -69,6 +71,26 @@ describe("a launch over the socket", () => {
     expect(await readdir(join(base, "guests"))).toEqual([]);
   });
 
+  it("answers a guest that shares no files with the host, over ttRPC", async () => {
+    const launched = await client.launch({ files: [agent], commandLine: "agent", hostData: HOST_DATA });
+    const [near, far] = memoryStreams();
+    launched.serve(far);
+    const guest = new TtrpcClient(near);
+    const { SecurityProcessor: service } = processorApi;
+    const { report, certificates } = await guest.unary(service.method.getReport, { reportData: new Uint8Array(64).fill(4) });
+    const trust = await client.fetchTrust();
+    const verified = verifyReport({ report, certificates: parseCertificateChainTable(certificates), roots: [trust.root], clock });
+    expect(verified.report).toMatchObject({ hostData: HOST_DATA, reportData: new Uint8Array(64).fill(4), measurement: launched.launchMeasurement });
+    const { files } = await guest.unary(service.method.getFiles, {});
+    for (const { path, data } of files) expect([path, data]).toEqual([path, new Uint8Array(await readFile(join(launched.guestInfoDirectory, path)))]);
+    expect(files.map(({ path }) => path)).toEqual(["EMULATED", "security-context/reference-info-base64", "security-context/host-amd-cert-base64"]);
+    await expect(guest.unary(service.method.getReport, { reportData: new Uint8Array(65) })).rejects.toThrow(/1 to 64 bytes/);
+    await expect(guest.unary(service.method.getReport, {})).rejects.toThrow(/1 to 64 bytes/);
+    await launched.close();
+    await expect(guest.unary(service.method.getReport, { reportData: Uint8Array.of(1) })).rejects.toThrow(/no guest/);
+    guest.close();
+  });
+
   it("keeps guests apart", async () => {
     const [first, second] = await Promise.all(
       [1, 2].map(async (value) => client.launch({ files: [], commandLine: "", hostData: new Uint8Array(32).fill(value) })),
@@ -118,6 +140,13 @@ describe("hostile requests", () => {
     ["an id that is none", 404, "DELETE", "/launch/.."],
     ["an id in capitals", 404, "DELETE", `/launch/${"A".repeat(32)}`],
     ["an unknown id", 404, "DELETE", `/launch/${"a".repeat(32)}`],
+    ["a report of an unknown guest", 404, "POST", `/launch/${"a".repeat(32)}/report`, JSON.stringify({ reportData: "00" })],
+    ["a report with GET", 405, "GET", `/launch/${"a".repeat(32)}/report`],
+    ["a report with more than its data", 400, "POST", `/launch/${"a".repeat(32)}/report`, JSON.stringify({ reportData: "00", vmpl: 0 })],
+    ["files of an unknown guest", 404, "GET", `/launch/${"a".repeat(32)}/files`],
+    ["files with POST", 405, "POST", `/launch/${"a".repeat(32)}/files`, "{}"],
+    ["a part that a guest does not have", 404, "GET", `/launch/${"a".repeat(32)}/keys`],
+    ["something below a part", 404, "GET", `/launch/${"a".repeat(32)}/files/x`],
     ["GET on a guest", 405, "GET", `/launch/${"a".repeat(32)}`],
     ["no JSON", 400, "POST", "/launch", "hello"],
     ["a list", 400, "POST", "/launch", "[]"],

@@ -1,11 +1,11 @@
 import { chmod, mkdir, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
-import { concatBytes, decodeUtf8, isSealpodError, type Logger, messageOf, toHex } from "@sealpod/core";
+import { concatBytes, decodeUtf8, isSealpodError, type Logger, messageOf, toBase64, toHex } from "@sealpod/core";
 import { EMULATED_NOTICE } from "./emulated.ts";
 import { PspError } from "./errors.ts";
 import { type GuestInfo, serveGuestInfo } from "./guest-info.ts";
 import { measuredPages } from "./measured-files.ts";
-import { LAUNCH_ID, MAX_BODY, parseLaunchRequest } from "./protocol.ts";
+import { LAUNCH_ID, MAX_BODY, parseLaunchRequest, parseReportRequest } from "./protocol.ts";
 import type { LaunchedGuest, SecurityProcessor } from "./security-processor.ts";
 
 /** Options of {@link servePsp}. */
@@ -97,7 +97,7 @@ class Routes {
 
   async #route(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method = "", url = "" } = incoming;
-    const id = url.startsWith("/launch/") ? url.slice("/launch/".length) : undefined;
+    const [id, part] = url.startsWith("/launch/") ? url.slice("/launch/".length).split("/", 2) : [];
     if (url === "/launch") {
       expectMethod(method, "POST");
       const body = parseLaunchRequest(await readBody(incoming));
@@ -109,7 +109,15 @@ class Routes {
       } finally {
         this.#starting.delete(starting);
       }
-    } else if (id !== undefined && LAUNCH_ID.test(id)) {
+    } else if (id !== undefined && LAUNCH_ID.test(id) && url === `/launch/${id}/report`) {
+      expectMethod(method, "POST");
+      const { reportData } = parseReportRequest(await readBody(incoming));
+      const { guest } = this.#launched(id);
+      send(response, 200, { report: toBase64(guest.report(reportData)), certificates: toBase64(guest.certificateTable()) });
+    } else if (id !== undefined && LAUNCH_ID.test(id) && url === `/launch/${id}/files`) {
+      expectMethod(method, "GET");
+      send(response, 200, { files: this.#launched(id).info.files.map(({ path, data }) => ({ path, data: toBase64(data) })) });
+    } else if (id !== undefined && LAUNCH_ID.test(id) && part === undefined) {
       expectMethod(method, "DELETE");
       if (!(await this.#delete(id))) throw new PspError("ERR_PSP_NOT_FOUND", `no guest ${id}`);
       response.writeHead(204).end();
@@ -121,6 +129,12 @@ class Routes {
       const { trustRoot, uvmTrust } = this.#options.processor;
       send(response, 200, { notice: EMULATED_NOTICE, name: trustRoot.name, product: trustRoot.product, keySha256: toHex(trustRoot.keySha256), uvm: uvmTrust });
     } else throw new PspError("ERR_PSP_NOT_FOUND", "no such resource");
+  }
+
+  #launched(id: string): Launch {
+    const launch = this.#launches.get(id);
+    if (launch === undefined) throw new PspError("ERR_PSP_NOT_FOUND", `no guest ${id}`);
+    return launch;
   }
 
   async #launch(body: ReturnType<typeof parseLaunchRequest>): Promise<Launch> {

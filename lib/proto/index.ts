@@ -11,6 +11,7 @@ export * as contentApi from "./gen/content_pb.ts";
 export * as criApi from "./gen/cri_pb.ts";
 export * as imagesApi from "./gen/images_pb.ts";
 export * as keyProviderApi from "./gen/key_provider_pb.ts";
+export * as processorApi from "./gen/processor_pb.ts";
 export * from "./errors.ts";
 export * from "./message.ts";
 export * from "./policy-input.ts";

@@ -84,21 +84,46 @@ export interface VerifiedLayer {
  * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_CORRUPT, ERR_VERITY_ARGUMENT
  */
 export async function openLayer(source: ByteSource, rootHash: Uint8Array): Promise<VerifiedLayer> {
+  return readTarImage(await openVerifiedImage(source, rootHash));
+}
+
+/**
+ * The blocks under the tree of a layer file that an untrusted host supplies, each checked against the root hash when it is read; one hash block per level is
+ * kept in memory. The source may change between reads; bytes are used from the same buffer that was hashed.
+ * @param rootHash 32 bytes from the policy
+ * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_ARGUMENT; ERR_VERITY_CORRUPT from reads
+ */
+export async function openVerifiedImage(source: ByteSource, rootHash: Uint8Array): Promise<ByteSource> {
   if (rootHash.length !== DIGEST) throw new VerityError("ERR_VERITY_ARGUMENT", `root hash has ${rootHash.length} bytes, expected ${DIGEST}`);
-  const dataBlocks = await readTrailer(source);
-  const root = Buffer.from(rootHash).toString("latin1");
-  const lastGroup = Math.ceil(dataBlocks / DIGESTS_PER_BLOCK) - 1;
-  const last = await new BlockReader(source, dataBlocks, root).group(lastGroup);
-  const tarSize = parseSuperblock(last.subarray(last.length - SUPERBLOCK_SIZE), dataBlocks);
+  const dataBlocks = await readLayerTrailer(source);
+  const reader = new BlockReader(source, dataBlocks, Buffer.from(rootHash).toString("latin1"));
+  const size = dataBlocks * VERITY_BLOCK;
+  return {
+    size,
+    async read(offset, length) {
+      if (offset < 0 || length < 0 || offset + length > size) {
+        throw new VerityError("ERR_VERITY_ARGUMENT", `bytes ${offset} to ${offset + length} are not inside an image of ${size}`);
+      }
+      if (length === 0) return new Uint8Array(0);
+      const first = Math.floor(offset / VERITY_BLOCK);
+      const bytes = await reader.blocks(first, Math.ceil((offset + length) / VERITY_BLOCK) - first);
+      return bytes.subarray(offset - first * VERITY_BLOCK, offset - first * VERITY_BLOCK + length);
+    },
+  };
+}
+
+/**
+ * Reads the tar in the blocks under a tree, which somebody else verifies: {@link openVerifiedImage}, or the kernel's dm-verity.
+ * @throws {VerityError} ERR_VERITY_LAYOUT
+ */
+export async function readTarImage(image: ByteSource): Promise<VerifiedLayer> {
+  const tarSize = parseSuperblock(await read(image, image.size - SUPERBLOCK_SIZE, SUPERBLOCK_SIZE), image.size / VERITY_BLOCK);
   return {
     tarSize,
     async *tar() {
-      const reader = new BlockReader(source, dataBlocks, root);
-      let left = tarSize;
-      for (let group = 0; group <= lastGroup; group++) {
-        const bytes = await reader.group(group);
-        if (left > 0) yield bytes.subarray(0, left);
-        left -= Math.min(left, bytes.length);
+      for (let at = 0; at < image.size; at += GROUP) {
+        const bytes = await read(image, at, Math.min(GROUP, image.size - at));
+        if (at < tarSize) yield bytes.subarray(0, tarSize - at);
       }
     },
   };
@@ -120,8 +145,12 @@ export function encodeTrailer(dataBlocks: number): Uint8Array {
     .toBytes();
 }
 
-/** Number of data blocks. The trailer is not under the tree, so it must be exactly what the size of the file says. */
-async function readTrailer(source: ByteSource): Promise<number> {
+/**
+ * Number of data blocks of a layer file, which is also the block where its tree begins. The trailer is not under the tree, so it must be exactly
+ * what the size of the file says.
+ * @throws {VerityError} ERR_VERITY_LAYOUT
+ */
+export async function readLayerTrailer(source: ByteSource): Promise<number> {
   const blocks = source.size / VERITY_BLOCK;
   // Smallest layer: an inode table and a superblock, one hash block, the trailer.
   if (!Number.isSafeInteger(blocks) || blocks < 4) {
@@ -160,10 +189,12 @@ function parseSuperblock(bytes: Uint8Array, dataBlocks: number): number {
   return Number(tarSize);
 }
 
-/** Reads data blocks in the groups of 128 that share a leaf of the tree. */
+/** Bytes under one hash block of the lowest level: read at a time, none of the tree is read twice. */
+const GROUP = DIGESTS_PER_BLOCK * VERITY_BLOCK;
+
+/** Reads blocks and checks them up to the root. */
 class BlockReader {
   readonly #source: ByteSource;
-  readonly #dataBlocks: number;
   readonly #root: string;
   readonly #hasher = new BlockHasher(new Uint8Array(LAYER_SALT_LENGTH));
   /** Per level, leaves first: first block in the file, and the block that was verified last. */
@@ -171,7 +202,6 @@ class BlockReader {
 
   constructor(source: ByteSource, dataBlocks: number, root: string) {
     this.#source = source;
-    this.#dataBlocks = dataBlocks;
     this.#root = root;
     let end = layerBlocks(dataBlocks) - 1;
     for (const size of levelSizes(dataBlocks)) {
@@ -180,14 +210,16 @@ class BlockReader {
     }
   }
 
-  /** The data blocks under leaf `group`, verified. */
-  async group(group: number): Promise<Uint8Array> {
-    const leaf = await this.#hashBlock(0, group);
-    const first = group * DIGESTS_PER_BLOCK;
-    const count = Math.min(DIGESTS_PER_BLOCK, this.#dataBlocks - first);
+  /** Data blocks, verified. */
+  async blocks(first: number, count: number): Promise<Uint8Array> {
     const bytes = await read(this.#source, first * VERITY_BLOCK, count * VERITY_BLOCK);
+    let leaf: Buffer = Buffer.alloc(0);
     for (let i = 0; i < count; i++) {
-      if (this.#hasher.digest(bytes, i * VERITY_BLOCK) !== leaf.toString("latin1", i * DIGEST, (i + 1) * DIGEST)) throw corrupt("data", first + i, this.#root);
+      const place = (first + i) % DIGESTS_PER_BLOCK;
+      if (i === 0 || place === 0) leaf = await this.#hashBlock(0, Math.floor((first + i) / DIGESTS_PER_BLOCK));
+      if (this.#hasher.digest(bytes, i * VERITY_BLOCK) !== leaf.toString("latin1", place * DIGEST, (place + 1) * DIGEST)) {
+        throw corrupt("data", first + i, this.#root);
+      }
     }
     return bytes;
   }

@@ -64,7 +64,7 @@ uses_volumes if {
 	not storage.driver in {"", "blk", "overlayfs"}
 }
 
-device := `^(?:[0-9a-f]{2}(?:/[0-9a-f]{2})?|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$`
+device := `^(?:[0-9a-f]{2}(?:\.[0-7])?(?:/[0-9a-f]{2}(?:\.[0-7])?){0,2}|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$`
 
 # Its options are the ids and the root hashes of the layers, top first.
 overlay := [storage | some storage in container.storages; storage.driver == "overlayfs"][0]

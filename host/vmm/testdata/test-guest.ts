@@ -38,6 +38,9 @@ function answer(line: string): unknown {
         unified: readFileSync("/proc/self/mountinfo", "utf8").includes(" /sys/fs/cgroup/unified "),
         environment: Object.keys(process.env).sort(),
       };
+    case "print":
+      process.stdout.write(`${line.slice("print ".length)}\n`);
+      return true;
     case "serve":
       createServer((socket) => socket.end(`port ${argument}`)).listen(Number(argument), "0.0.0.0");
       return true;

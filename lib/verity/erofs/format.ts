@@ -7,7 +7,7 @@ import { encodeXattrs, xattrCount } from "./xattrs.ts";
 
 /** Block size, and its binary logarithm (`blkszbits`). It is the one size that every kernel with EROFS takes. */
 export const BLOCK: number = VERITY_BLOCK;
-const BLOCK_BITS = 12;
+export const BLOCK_BITS = 12;
 
 /** Unit of node ids, and size of an extended inode. */
 export const SLOT = 32;
@@ -17,20 +17,21 @@ export const INODE_SIZE = 64;
 export const FIRST_NID: number = INODE_SIZE / SLOT;
 
 /** Where the superblock stands in block 0. */
-const SUPERBLOCK_OFFSET = 1024;
-const SUPERBLOCK_MAGIC = 0xe0f5_e1e2;
+export const SUPERBLOCK_OFFSET = 1024;
+export const SUPERBLOCK_MAGIC = 0xe0f5_e1e2;
 
 /** `feature_compat`: the superblock has a checksum (bit 0), times are those of modification (bit 1). `feature_incompat` is 0: nothing to be understood. */
-const FEATURE_COMPAT = 0b11;
+export const FEATURE_COMPAT = 0b11;
 
 /** `i_format`: extended inode (bit 0), data layout in bits 1 to 3. */
-const FORMAT_PLAIN = 0b0001;
-const FORMAT_INLINE = 0b0101;
+export const FORMAT_PLAIN = 0b0001;
+export const FORMAT_INLINE = 0b0101;
 
-const DIRENT_SIZE = 12;
+/** Bytes of a directory entry. */
+export const DIRENT_SIZE = 12;
 
-/** By kind: type bits of a mode (inode(7)), and `EROFS_FT_*` of directory entries. */
-const TYPES: Readonly<Record<Inode["kind"], { readonly mode: number; readonly entry: number }>> = {
+/** By kind: type bits of a mode (inode(7)), and `EROFS_FT_*` of directory entries. A whiteout is a character device 0:0. */
+export const TYPES: Readonly<Record<Inode["kind"], { readonly mode: number; readonly entry: number }>> = {
   file: { mode: 0o100000, entry: 1 },
   directory: { mode: 0o040000, entry: 2 },
   character: { mode: 0o020000, entry: 3 },

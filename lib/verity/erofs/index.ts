@@ -3,3 +3,5 @@ export type { ErofsLayerInfo } from "./build.ts";
 export type { UndeclaredDirectories } from "./layer-tree.ts";
 export type { ErofsLimits } from "./limits.ts";
 export type { PatchableSink } from "./sink.ts";
+export { openErofsLayer, readErofs } from "./reader.ts";
+export type { VerifiedErofsLayer } from "./reader.ts";

@@ -6,13 +6,13 @@ import type { Inode, Xattrs } from "./inode.ts";
 import { MAX_XATTR_AREA, MAX_XATTR_NAMES, MAX_XATTR_VALUE } from "./limits.ts";
 
 /** Namespaces by `e_name_index`: 4 is `trusted.`, which the writer alone uses. */
-const NAMESPACES: readonly { readonly namespace: number; readonly prefix: string; readonly whole: boolean }[] = [
+export const NAMESPACES: readonly { readonly namespace: number; readonly prefix: string; readonly whole: boolean }[] = [
   { namespace: 1, prefix: "user.", whole: false },
   { namespace: 2, prefix: "system.posix_acl_access", whole: true },
   { namespace: 3, prefix: "system.posix_acl_default", whole: true },
   { namespace: 6, prefix: "security.", whole: false },
 ];
-const TRUSTED = 4;
+export const TRUSTED = 4;
 
 /** An extended attribute: the namespace as a number, then the rest of the name, bytes, one per character. */
 interface Xattr {
@@ -25,7 +25,7 @@ interface Xattr {
 const OPAQUE_ENTRY: Uint8Array = encodeEntry({ namespace: TRUSTED, name: "overlay.opaque", value: Uint8Array.of(0x79) });
 
 /** `struct erofs_xattr_ibody_header`: a filter that is not used, the number of shared attributes (none), reserved bytes. */
-const HEADER_SIZE = 12;
+export const XATTR_HEADER = 12;
 
 /** The attributes of a member that has none. */
 export const NO_XATTRS: Xattrs = { entries: new Uint8Array(0), trustedAt: 0 };
@@ -40,7 +40,7 @@ export function keptXattrs(all: ReadonlyMap<string, Uint8Array>, member: TarMemb
   if (all.size === 0) return NO_XATTRS;
   const kept: Xattr[] = [];
   let names = 0;
-  let size = HEADER_SIZE + OPAQUE_ENTRY.length;
+  let size = XATTR_HEADER + OPAQUE_ENTRY.length;
   for (const [full, value] of all) {
     const found = NAMESPACES.find(({ prefix, whole }) => (whole ? full === prefix : full.startsWith(prefix)));
     if (found === undefined) continue;
@@ -68,12 +68,12 @@ export function keptXattrs(all: ReadonlyMap<string, Uint8Array>, member: TarMemb
 /** Bytes that the attributes of an inode take behind it; none take none. */
 export function xattrAreaSize(inode: Inode): number {
   const size = inode.attributes.xattrs.entries.length + (isOpaque(inode) ? OPAQUE_ENTRY.length : 0);
-  return size === 0 ? 0 : HEADER_SIZE + size;
+  return size === 0 ? 0 : XATTR_HEADER + size;
 }
 
 /** `i_xattr_icount` for an area of some size: the header counts as one, each further four bytes as one more. */
 export function xattrCount(areaSize: number): number {
-  return areaSize === 0 ? 0 : 1 + (areaSize - HEADER_SIZE) / 4;
+  return areaSize === 0 ? 0 : 1 + (areaSize - XATTR_HEADER) / 4;
 }
 
 /** The area: the header and the entries. An opaque directory has one of the writer's own. */
@@ -81,7 +81,7 @@ export function encodeXattrs(inode: Inode): Uint8Array {
   const { entries, trustedAt } = inode.attributes.xattrs;
   if (xattrAreaSize(inode) === 0) return entries;
   const own = isOpaque(inode) ? OPAQUE_ENTRY : NO_XATTRS.entries;
-  return concatBytes(new Uint8Array(HEADER_SIZE), entries.subarray(0, trustedAt), own, entries.subarray(trustedAt));
+  return concatBytes(new Uint8Array(XATTR_HEADER), entries.subarray(0, trustedAt), own, entries.subarray(trustedAt));
 }
 
 function isOpaque(inode: Inode): boolean {

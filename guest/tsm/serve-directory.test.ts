@@ -4,20 +4,12 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLogger } from "@sealpod/core";
-import { fetchReport } from "@sealpod/tsm";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type LaunchedGuest, MAX_TSM_ENTRIES, serveTsm, type TsmServer } from "./index.ts";
+import { fetchReport, MAX_TSM_ENTRIES, type ReportProvider, serveTsm, type TsmServer } from "./index.ts";
 
-/** A guest whose report is its REPORT_DATA: what is tested here is the directory. */
-const guest: LaunchedGuest = {
-  id: "0".repeat(32),
-  measurement: new Uint8Array(48),
-  hostData: new Uint8Array(32),
-  report: (reportData) => Uint8Array.from([0xee, ...reportData]),
-  certificateTable: () => Uint8Array.of(1, 2, 3),
-  uvmEndorsement: () => new Uint8Array(),
-  thimCertificates: () => "",
-  close: () => undefined,
+/** Its report is its REPORT_DATA: what is tested here is the directory. */
+const provider: ReportProvider = {
+  report: (reportData) => ({ report: Uint8Array.from([0xee, ...reportData]), auxblob: Uint8Array.of(1, 2, 3) }),
 };
 
 let base = "";
@@ -25,9 +17,9 @@ let directory = "";
 let server: TsmServer;
 
 beforeEach(async () => {
-  base = await mkdtemp(join(tmpdir(), "psp-tsm-"));
+  base = await mkdtemp(join(tmpdir(), "tsm-serve-"));
   directory = join(base, "tsm", "report");
-  server = await serveTsm(guest, directory, { logger: silentLogger });
+  server = await serveTsm(provider, directory, { logger: silentLogger });
 });
 
 afterEach(async () => {
@@ -93,7 +85,7 @@ describe("the emulated report directory", () => {
     await server.close();
     const path = await entry("a");
     await writeFile(join(path, "inblob"), "x");
-    server = await serveTsm(guest, directory, { logger: silentLogger });
+    server = await serveTsm(provider, directory, { logger: silentLogger });
     expect(await when(join(path, "generation"), (text) => text === "1\n")).toBe("1\n");
   });
 
@@ -127,9 +119,23 @@ describe("the emulated report directory", () => {
     await expect(fetchReport(directory, new Uint8Array(64), { timeoutMs: 1 })).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_TIMEOUT" }));
   });
 
+  it("serves a provider that takes its time, and outlives one that fails", async () => {
+    await server.close();
+    const answers = [async () => Promise.reject(new Error("not now")), async () => ({ report: Uint8Array.of(9), auxblob: new Uint8Array() })];
+    const lines: string[] = [];
+    const logger = { log: (_level: string, message: string) => void lines.push(message) };
+    server = await serveTsm({ report: async () => (answers.shift() ?? (() => Promise.reject(new Error("no more"))))() }, directory, { logger });
+    const path = await entry("a");
+    await writeFile(join(path, "inblob"), "x");
+    await vi.waitFor(() => expect(lines).toContainEqual(expect.stringContaining("cannot be answered")), 10_000);
+    await writeFile(join(path, "inblob"), "y");
+    await when(join(path, "generation"), (text) => text === "1\n");
+    expect([...(await readFile(join(path, "outblob")))]).toEqual([9]);
+  });
+
   it("says when it cannot serve a directory", async () => {
     await writeFile(join(base, "file"), "");
-    await expect(serveTsm(guest, join(base, "file", "x"), { logger: silentLogger })).rejects.toThrow(expect.objectContaining({ code: "ERR_PSP_TSM" }));
+    await expect(serveTsm(provider, join(base, "file", "x"), { logger: silentLogger })).rejects.toThrow(expect.objectContaining({ code: "ERR_TSM_SERVE" }));
   });
 });
 

@@ -2,8 +2,7 @@ import { type BigIntStats, constants, type FSWatcher, watch } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, opendir, rename, rm } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { encodeUtf8, equalBytes, type Logger, messageOf } from "@sealpod/core";
-import { PspError } from "./errors.ts";
-import type { LaunchedGuest } from "./security-processor.ts";
+import { TsmError } from "./errors.ts";
 
 /** Most report entries that are served at a time. A guest needs one for some milliseconds. */
 export const MAX_TSM_ENTRIES = 64;
@@ -13,6 +12,18 @@ const MAX_NAMES = 4096;
 
 /** Most bytes of `inblob`: REPORT_DATA. */
 const MAX_INBLOB = 64;
+
+/** Who makes the reports behind a directory. */
+export interface ReportProvider {
+  /** A report over 64 bytes or fewer, and the host's certificate table. What it rejects with is logged, and its client waits in vain. */
+  report(reportData: Uint8Array): TsmBlobs | Promise<TsmBlobs>;
+}
+
+/** What the interface gives out. */
+export interface TsmBlobs {
+  readonly report: Uint8Array;
+  readonly auxblob: Uint8Array;
+}
 
 /** A directory that is being served as configfs-tsm. */
 export interface TsmServer extends AsyncDisposable {
@@ -25,18 +36,18 @@ export interface TsmServer extends AsyncDisposable {
  * `provider`; `generation` is replaced last, so who sees it change sees all outputs. Differences to the kernel: the answer takes a moment, and a refused input shows as a file `error`.
  *
  * The guest writes into the directory and is not trusted. So the server holds each directory by a descriptor and reaches its files through it, follows no link, writes beside and renames.
- * @throws {PspError} ERR_PSP_TSM
+ * @throws {TsmError} ERR_TSM_SERVE
  */
-export async function serveTsm(guest: LaunchedGuest, directory: string, options: { readonly logger: Logger }): Promise<TsmServer> {
+export async function serveTsm(provider: ReportProvider, directory: string, options: { readonly logger: Logger }): Promise<TsmServer> {
   try {
     await mkdir(directory, { recursive: true });
     await chmod(directory, 0o755);
     const handle = await openDirectory(directory);
-    const server = new ReportDirectory(guest, handle, options.logger);
+    const server = new ReportDirectory(provider, handle, options.logger);
     await server.start();
     return server;
   } catch (cause) {
-    throw new PspError("ERR_PSP_TSM", `cannot serve ${directory} as configfs-tsm: ${messageOf(cause)}`, { cause });
+    throw new TsmError("ERR_TSM_SERVE", `cannot serve ${directory} as configfs-tsm: ${messageOf(cause)}`, { cause });
   }
 }
 
@@ -73,7 +84,7 @@ class Repeater {
 }
 
 class ReportDirectory implements TsmServer {
-  readonly #guest: LaunchedGuest;
+  readonly #provider: ReportProvider;
   readonly #handle: FileHandle;
   readonly #path: string;
   readonly #logger: Logger;
@@ -82,8 +93,8 @@ class ReportDirectory implements TsmServer {
   #watcher: FSWatcher | undefined;
   #closed = false;
 
-  constructor(guest: LaunchedGuest, handle: FileHandle, logger: Logger) {
-    this.#guest = guest;
+  constructor(provider: ReportProvider, handle: FileHandle, logger: Logger) {
+    this.#provider = provider;
     this.#handle = handle;
     this.#path = descriptorPath(handle);
     this.#logger = logger;
@@ -144,7 +155,7 @@ class ReportDirectory implements TsmServer {
     }
     let entry: ReportEntry | undefined;
     try {
-      entry = new ReportEntry(this.#guest, await openDirectory(`${this.#path}/${name}`), this.#logger);
+      entry = new ReportEntry(this.#provider, await openDirectory(`${this.#path}/${name}`), this.#logger);
       await entry.start();
       this.#entries.set(name, entry);
     } catch (error) {
@@ -157,7 +168,7 @@ class ReportDirectory implements TsmServer {
 
 /** One entry: a directory with an `inblob` to come. */
 class ReportEntry {
-  readonly #guest: LaunchedGuest;
+  readonly #provider: ReportProvider;
   readonly #handle: FileHandle;
   readonly #path: string;
   readonly #logger: Logger;
@@ -167,8 +178,8 @@ class ReportEntry {
   #generation = 0;
   #answered: { readonly status: BigIntStats; readonly bytes: Uint8Array } | undefined;
 
-  constructor(guest: LaunchedGuest, handle: FileHandle, logger: Logger) {
-    this.#guest = guest;
+  constructor(provider: ReportProvider, handle: FileHandle, logger: Logger) {
+    this.#provider = provider;
     this.#handle = handle;
     this.#path = descriptorPath(handle);
     this.#logger = logger;
@@ -242,10 +253,10 @@ class ReportEntry {
   }
 
   async #publish(reportData: Uint8Array): Promise<void> {
-    const report = this.#guest.report(reportData);
+    const { report, auxblob } = await this.#provider.report(reportData);
     await rm(`${this.#path}/error`, { force: true });
     await this.#write("outblob", report);
-    await this.#write("auxblob", this.#guest.certificateTable());
+    await this.#write("auxblob", auxblob);
     this.#generation++;
     await this.#write("generation", encodeUtf8(`${this.#generation}\n`));
   }
