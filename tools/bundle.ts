@@ -30,15 +30,48 @@ const COMMON_OPTIONS = {
   logLevel: "silent",
 } as const satisfies BuildOptions;
 
+/**
+ * Node's own modules by a call instead of an import. What has neither imports nor exports is a script as well as a module: the builder of the
+ * utility VM's image loads the agent as a script, the only thing that Node can save a program from. And an import of a built-in module asks it
+ * for every one of its exports, some of which load others.
+ */
+const PLAIN_SCRIPT: Plugin = {
+  name: "plain-script",
+  setup(build) {
+    build.onResolve({ filter: /^node:/ }, ({ path }) => ({ path, namespace: "builtin" }));
+    build.onLoad({ filter: /.*/, namespace: "builtin" }, ({ path }) => ({ contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)});` }));
+  },
+};
+
+/** A DataView that is there when the agent is saved has an address of the builder's memory in what is saved: the bytes would differ each time. */
+const NO_EARLY_VIEW: Plugin = {
+  name: "no-early-view",
+  setup(build) {
+    build.onLoad({ filter: /@bufbuild\/protobuf\/.*\/proto-int64\.js$/ }, ({ path }) => {
+      const text = readFileSync(path, "utf8");
+      const early = "const dv = new DataView(new ArrayBuffer(8));";
+      if (!text.includes(early)) throw new Error(`${path} is not the text that tools/bundle.ts knows`);
+      const contents = text
+        .replaceAll("typeof dv.", "typeof DataView.prototype.")
+        .replaceAll(/\bdv\./g, "view().")
+        .replace(early, "let made;\n    const view = () => (made ??= new DataView(new ArrayBuffer(8)));");
+      return { contents, loader: "js" };
+    });
+  },
+};
+
 /** Bundles one entry point; returns the bytes and what went into them. */
 export async function bundle(entry: string): Promise<{ readonly bytes: Uint8Array; readonly metafile: Metafile }> {
   const result = await build({
     ...COMMON_OPTIONS,
     entryPoints: [entry],
     write: false,
+    // A text with one character beyond Latin-1 takes V8 two bytes for each of them.
+    charset: "ascii",
     // Readable on purpose: who reviews the measured file reads this text.
     minify: false,
-    banner: { js: "// Bundled by tools/bundle.ts of Sealpod. Apache-2.0." },
+    banner: { js: '// Bundled by tools/bundle.ts of Sealpod. Apache-2.0.\n"use strict";' },
+    plugins: [PLAIN_SCRIPT, NO_EARLY_VIEW],
   });
   const file = result.outputFiles[0];
   if (file === undefined) throw new Error(`esbuild wrote nothing for ${entry}`);
@@ -115,6 +148,7 @@ export async function bundleCommandLine(): Promise<Metafile> {
 export function packagesOf(metafile: Metafile): readonly string[] {
   const names = new Set<string>();
   for (const path of Object.keys(metafile.inputs)) {
+    if (path.startsWith("builtin:")) continue; // Node's own.
     const third = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path);
     names.add(third?.[1] ?? path.split("/").slice(0, 2).join("/"));
   }

@@ -7,7 +7,22 @@ import { join, relative, sep } from "node:path";
 import { parseSync, type ParseResult } from "oxc-parser";
 
 /** lib/ packages, lowest first: each may import only those before it. */
-export const LIB_ORDER = ["core", "release-policy", "rego", "kube", "proto", "ttrpc", "mux", "pki", "rego-extended", "cose", "verity", "oci", "snp", "luks2"] as const;
+export const LIB_ORDER = [
+  "core",
+  "release-policy",
+  "rego",
+  "kube",
+  "proto",
+  "ttrpc",
+  "mux",
+  "pki",
+  "rego-extended",
+  "cose",
+  "verity",
+  "oci",
+  "snp",
+  "luks2",
+] as const;
 
 /** The zones that never import one another. */
 export const ZONES = ["author", "host", "guest", "verifier"] as const;

@@ -16,6 +16,8 @@ interface Tool {
   readonly command: string;
   readonly package: string;
   readonly why: string;
+  /** Without it something else is done; it is installed where that can be done unasked, and never asked for. */
+  readonly optional?: true;
 }
 
 const TOOLS: readonly Tool[] = [
@@ -27,6 +29,12 @@ const TOOLS: readonly Tool[] = [
   { command: "veritysetup", package: "cryptsetup-bin", why: "judges our dm-verity hashes in the tests" },
   { command: "setfattr", package: "attr", why: "restores extended attributes of image layers" },
   { command: "openssl", package: "openssl", why: "judges our certificates in the tests" },
+  {
+    command: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    why: "runs pods in a utility VM; without it they run as processes, without isolation",
+    optional: true,
+  },
   { command: "ip", package: "iproute2", why: "brings up the loopback of the tests' network namespaces" },
 ];
 
@@ -123,7 +131,10 @@ function makeReady(): number {
     return 1;
   }
   if (!hasApt || process.getuid?.() !== 0) {
-    const names = missing.map((tool) => `  ${tool.command.padEnd(14)} ${tool.why}`).join("\n");
+    const needed = missing.filter((tool) => tool.optional === undefined);
+    for (const tool of missing) if (tool.optional !== undefined) console.error(`setup: without ${tool.package}: it ${tool.why}`);
+    if (needed.length === 0) return 0;
+    const names = needed.map((tool) => `  ${tool.command.padEnd(14)} ${tool.why}`).join("\n");
     const command = hasApt
       ? `sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`
       : `install with your distribution's package manager: ${packages.join(" ")}`;
@@ -131,8 +142,11 @@ function makeReady(): number {
     return 1;
   }
   console.error(`setup: installing ${packages.join(", ")} (the daemons in these packages are neither started nor enabled)`);
-  if (!install(packages)) return 1;
-  const still = missing.filter((tool) => !present(tool.command));
+  const [extra, needed] = [true, undefined].map((optional) => missing.filter((tool) => tool.optional === optional).map((tool) => tool.package));
+  if (needed !== undefined && needed.length > 0 && !install([...new Set(needed)])) return 1;
+  // Apart: what cannot be had of it must not keep the rest out.
+  if (extra !== undefined && extra.length > 0) install([...new Set(extra)]);
+  const still = missing.filter((tool) => tool.optional === undefined && !present(tool.command));
   if (still.length > 0) {
     console.error(`setup: still missing after the installation: ${still.map((tool) => tool.command).join(", ")}`);
     return 1;

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { ATTACKS, findAttacks, formatResult, playAttack, prepareAttacks, type RefusalResult } from "@sealpod/demo";
+import { ATTACKS, findAttacks, formatResult, playAttack, prepareAttacks, type RefusalResult, SharedSandbox } from "@sealpod/demo";
 import { parsePodManifest } from "@sealpod/pod";
 import { laptopFetch } from "@sealpod/services";
 import { EXIT } from "../context.ts";
@@ -40,17 +40,19 @@ export const run: Verb<AttackOptions> = async (options, operands, context) => {
   await prepareAttacks(directory);
   using progress = new Progress(context);
   const { clock, random } = context;
-  const { driver, guest, measured } = await podMachine(isolationOf(options.isolation), (message) => progress.show(message));
-  const pod = { images, up, driver, guest, layerDirectory: join(state, "layers"), clock, random };
+  const { driver, guest, measured, slow } = await podMachine(isolationOf(options.isolation), (message) => progress.show(message));
+  const pod = { images, up, driver, guest, cpuLimits: !slow, layerDirectory: join(state, "layers"), clock, random };
   const results: RefusalResult[] = [];
+  const shared = new SharedSandbox();
   for (const attack of attacks) {
     if (context.signal.aborted) break;
     progress.show(attack.title);
-    const result = await playAttack(attack, { manifest, pod, measured, directory, up, fetch: laptopFetch(up), clock, random }, file);
+    const result = await playAttack(attack, { shared, manifest, pod, measured, directory, up, fetch: laptopFetch(up), clock, random }, file);
     progress.clear();
     results.push(result);
     if (options.json !== true) context.stdout.write(formatResult(result));
   }
+  await shared.end();
   if (options.json === true) context.stdout.write(`${JSON.stringify(results, undefined, 2)}\n`);
   const refused = results.filter((result) => result.ok).length;
   if (options.json !== true) context.stdout.write(`${refused} of ${attacks.length} attacks refused\n`);

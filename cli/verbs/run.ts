@@ -33,6 +33,7 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
   const log = new OutputLog();
   const progress = new Progress(context);
   const machine = await podMachine(isolationOf(options.isolation), (message) => progress.show(message));
+  if (machine.slow && options.json !== true) context.stderr.write("note: the processor is emulated, so CPU limits of the containers are left out\n");
   const directory = join(state, "run", toHex(context.random.bytes(6)));
   const pod = await startPod({
     manifest,
@@ -41,6 +42,7 @@ export const run: Verb<RunOptions> = async (options, operands, context) => {
     up,
     driver: machine.driver,
     guest: machine.guest,
+    cpuLimits: !machine.slow,
     onEvent: ({ text }) => {
       progress.clear();
       context.stderr.write(`the guest's kernel: ${text}\n`);

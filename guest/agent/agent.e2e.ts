@@ -361,6 +361,20 @@ describe.skipIf(!possible)("the agent as a process (needs root, crun and busybox
     expect(stderr).toContain("Read-only file system");
   });
 
+  it("lets a container write into the report interface alone, and put nothing in its place", async () => {
+    writeFileSync(`${guest.guestInfo}/note`, "from the platform");
+    const script = [
+      "cd /run/sealpod",
+      "mkdir tsm/report/entry && echo made && rmdir tsm/report/entry",
+      "for file in note new tsm/new; do echo x > $file; done",
+      "mv tsm other || mv tsm/report tsm/other || rmdir tsm/report || echo kept",
+    ].join("; ");
+    const { stdout, stderr } = await run("1", script);
+    expect(stdout).toBe("made\nkept\n");
+    expect(stderr.match(/Read-only file system/g)?.length).toBeGreaterThanOrEqual(3);
+    expect(readFileSync(`${guest.guestInfo}/note`, "utf8")).toBe("from the platform");
+  });
+
   it("lets a process open its streams by name again, as web servers do", async () => {
     expect(await run("1", "echo out > /dev/stdout; echo err > /proc/self/fd/2")).toEqual({ stdout: "out\n", stderr: "err\n", status: 0 });
   });

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { encodeUtf8, sha256, toHex, type JsonValue, type LogFields, type Logger } from "@sealpod/core";
 import {
   AgentService,
@@ -14,7 +14,8 @@ import {
 import { memoryStreams, serveTtrpc, STATUS, TtrpcClient, TtrpcError } from "@sealpod/ttrpc";
 import { describe, expect, it } from "vitest";
 import { createAgent, DEFAULT_POLICY, directoryDevices, PROFILES } from "./index.ts";
-import { allowAll, errorOf, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS, serveReports } from "./test-support.ts";
+import { ownHostData } from "./reports.ts";
+import { allowAll, errorOf, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS, rootStorages, serveReports } from "./test-support.ts";
 
 const CONTAINER = "c".repeat(64);
 
@@ -37,7 +38,7 @@ interface Setup {
   readonly call: <I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>) => Promise<MessageShape<O>>;
   /** The status of a call that must fail. */
   readonly status: (method: DescMethodUnary, request: object) => Promise<{ readonly code: number; readonly message: string }>;
-  /** CreateSandbox, and CreateContainer with a local directory as root. */
+  /** CreateSandbox, and CreateContainer with a root of one layer. */
   readonly container: (id?: string) => Promise<void>;
 }
 
@@ -60,6 +61,7 @@ async function withAgent(policy: string, use: (setup: Setup) => Promise<void>): 
       place: "process",
       disks: directoryDevices(`${path}/devices`),
       guestInfo,
+      hostData: ownHostData("directory", guestInfo),
       system,
       runtime: () => runtime,
       limits: NO_LIMITS,
@@ -108,7 +110,7 @@ function containerRequest(root: string, id = CONTAINER, env: string[] = ["A=1", 
   return {
     containerId: id,
     execId: id,
-    storages: [{ driver: "local", source: "local", fstype: "local", options: ["mode=0755"], mountPoint: path }],
+    storages: rootStorages(root, id),
     OCI: { Process: processOf(env), Root: { Path: path }, Linux: {} },
   };
 }
@@ -624,6 +626,48 @@ describe("sandbox and containers, in any order", () => {
       ).toBe(STATUS.invalidArgument);
     }));
 
+  it.each(["a volume", "memory", "a layer"])("makes no container whose root is %s", (kind) =>
+    withAgent(allowAll(), async (setup) => {
+      await setup.call(AgentService.method.createSandbox, { sandboxId: "s1" });
+      const request = containerRequest(setup.root);
+      const [layer, overlay] = request.storages ?? [];
+      const mountPoint = overlay?.mountPoint ?? "";
+      const storages =
+        kind === "a volume"
+          ? [{ driver: "local", source: "local", fstype: "local", options: ["mode=0755"], mountPoint }]
+          : kind === "memory"
+            ? [{ driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", mountPoint }]
+            : [layer ?? {}];
+      const root = storages[0]?.mountPoint ?? "";
+      const other = { ...request, storages, OCI: { Process: processOf(), Root: { Path: root }, Linux: {} } };
+      const { code, message } = await setup.status(AgentService.method.createContainer, other);
+      expect([code, message]).toEqual([STATUS.invalidArgument, expect.stringContaining("is no root that was made for the container")]);
+      await setup.call(AgentService.method.createContainer, request);
+    }),
+  );
+
+  it("makes no container with a bind mount of what a link leads to", () =>
+    withAgent(allowAll(), async (setup) => {
+      await setup.call(AgentService.method.createSandbox, { sandboxId: "s1" });
+      const share = `${setup.root}/shared/containers`;
+      mkdirSync(`${share}/volume`);
+      symlinkSync("../../sandbox", `${share}/link`);
+      symlinkSync("../../sandbox", `${share}/volume/..data`);
+      const withMount = (source: string): MessageInitShape<typeof AgentService.method.createContainer.input> => ({
+        containerId: CONTAINER,
+        storages: rootStorages(setup.root, CONTAINER),
+        OCI: {
+          Process: processOf(),
+          Root: { Path: `${share}/${CONTAINER}` },
+          Mounts: [{ destination: "/x", type: "bind", source, options: ["rbind"] }],
+          Linux: {},
+        },
+      });
+      expect((await setup.status(AgentService.method.createContainer, withMount(`${share}/link`))).code).not.toBe(STATUS.ok);
+      expect(setup.runtime.created).toEqual([]);
+      await setup.call(AgentService.method.createContainer, withMount(`${share}/volume`));
+    }));
+
   it("mounts no two storages of a container at one place", () =>
     withAgent(allowAll(), async (setup) => {
       await setup.call(AgentService.method.createSandbox, { sandboxId: "s1" });
@@ -647,7 +691,7 @@ describe("sandbox and containers, in any order", () => {
       await setup.call(AgentService.method.destroySandbox, {});
       expect((await event).code).toBe(STATUS.internal);
       expect(setup.runtime.removed).toEqual([CONTAINER]);
-      expect(setup.system.unmounted).toEqual([setup.root]);
+      expect(setup.system.unmounted).toEqual([`${setup.root}/shared/containers/${CONTAINER}`, setup.root]);
       await setup.agent.ended;
     }));
 

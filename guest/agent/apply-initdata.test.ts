@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { encodeUtf8 } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
 import { applyInitdata, type Initdata } from "./apply-initdata.ts";
-import { errorOf, inTemporaryDirectory, serveReports } from "./test-support.ts";
+import { errorOf, inTemporaryDirectory } from "./test-support.ts";
 
 const TOML = 'version = "0.1.0"\n';
 
@@ -20,14 +20,9 @@ async function apply(
   use: (directory: string, applied: Promise<Awaited<ReturnType<typeof applyInitdata>>>) => Promise<void>,
 ): Promise<void> {
   await inTemporaryDirectory(async (path) => {
-    const reports = serveReports(`${path}/report`, hostData);
-    try {
-      const applied = applyInitdata(data, `${path}/report`, `${path}/run/initdata`);
-      applied.catch(() => undefined);
-      await use(`${path}/run/initdata`, applied);
-    } finally {
-      reports.close();
-    }
+    const applied = applyInitdata(data, () => Promise.resolve(hostData), `${path}/run/initdata`);
+    applied.catch(() => undefined);
+    await use(`${path}/run/initdata`, applied);
   });
 }
 

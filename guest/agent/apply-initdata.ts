@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { POLICY_NAME } from "./policy.ts";
-import { requireHostData } from "./set-policy.ts";
+import { type HostData, requireHostData } from "./set-policy.ts";
 
 /** Initdata as it was read from its disk (specs/runtime.md 3.6). */
 export interface Initdata {
@@ -39,14 +39,13 @@ export interface AppliedInitdata {
  * computes without keys may matter too. Only with initdata that HOST_DATA names may its policy alone decide about SetPolicy: its author wrote that, and
  * every verifier sees it. Where the host withholds initdata, HOST_DATA still names it, and no policy can be set whose SHA-256 it is not.
  *
- * @param reports directory of the report interface (configfs-tsm)
  * @param directory default {@link INITDATA_DIRECTORY}; readable by root alone
  * @throws {AgentError} ERR_AGENT_HOST_DATA; nothing was written then
- * @throws {TsmError} if there is no report
+ * @throws what `hostData` throws
  */
-export async function applyInitdata(initdata: Initdata, reports: string, directory: string = INITDATA_DIRECTORY): Promise<AppliedInitdata> {
+export async function applyInitdata(initdata: Initdata, hostData: HostData, directory: string = INITDATA_DIRECTORY): Promise<AppliedInitdata> {
   const { toml, digest, algorithm, entries } = initdata;
-  await requireHostData(digest, { what: `the initdata's ${algorithm} digest`, reports });
+  await requireHostData(digest, { what: `the initdata's ${algorithm} digest`, hostData });
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   writeFileSync(`${directory}/initdata.toml`, toml, { mode: 0o600 });
   for (const name of FILE_ENTRIES) {

@@ -141,6 +141,16 @@ describe("CopyFile: directories and links", () => {
       expect(readdirSync(`${share}/volume`).sort()).toEqual(["..2026_1", "..2026_2", "..data"]);
     }));
 
+  it("puts no link directly into the share root, where bind mounts begin", () =>
+    withShare(async (share) => {
+      writeFileSync(`${share}/c1-hosts`, "");
+      for (const name of ["link", "c1-hosts"]) {
+        expect((await errorOf(() => copyFile(share, request(`${share}/${name}`, "/run", { mode: 0o120777 })))).code).toBe("ERR_AGENT_REQUEST");
+      }
+      expect(readdirSync(share)).toEqual(["c1-hosts"]);
+      expect(lstatSync(`${share}/c1-hosts`).isFile()).toBe(true);
+    }));
+
   it.each(["", "a\0b"])("refuses the link target %j", (target) =>
     withShare(async (share) => {
       expect((await errorOf(() => copyFile(share, request(`${share}/l`, target, { mode: 0o120777 })))).code).toBe("ERR_AGENT_REQUEST");

@@ -54,6 +54,8 @@ export function copyFile(root: string, request: CopyFileRequest): void {
   const name = components.at(-1) ?? "";
   const kind = copiedKind(request);
   if (request.uid < 0 || request.gid < 0) throw refused(request, `owner ${request.uid}:${request.gid} is negative`);
+  // What lies directly in the share root is what policies let containers mount: never a way to something else. Links inside of volumes are looked at by containers.
+  if (kind === "symlink" && components.length === 1) throw refused(request, "a link directly in the share root");
   using share = ConfinedDirectory.open(root);
   using parent = share.descend(components.slice(0, -1), request.dirMode & 0o777);
   if (parent.made) chownSync(parent.self(), request.uid, request.gid);

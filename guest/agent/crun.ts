@@ -128,7 +128,9 @@ export class Crun implements Runtime {
         phase = "started";
         const started = this.#started(id, exited);
         writeSync(gate, "1");
-        await started;
+        // A program may end as soon; but then crun has nothing to say.
+        const reason = (await started) ? "" : readLog(log);
+        if (reason !== "") throw new AgentError("ERR_AGENT_COMMAND", `container ${id} cannot be started: ${reason}`);
       },
       remove: async () => {
         killAll();
@@ -164,19 +166,25 @@ export class Crun implements Runtime {
     return ["--root", this.#state, `--cgroup-manager=${group === undefined ? "disabled" : "cgroupfs"}`, "--log", log, ...command];
   }
 
-  /** Waits until crun has written down that a container runs, which is after its hooks: before, crun would run no other process in it. */
-  async #started(id: string, exited: Promise<unknown>): Promise<void> {
+  /**
+   * Waits until crun has written down that a container runs, which is after its hooks: before, crun would run no other process in it.
+   * @returns false if crun ended first
+   */
+  async #started(id: string, exited: Promise<unknown>): Promise<boolean> {
     const directory = `${this.#state}/${id}`;
     // It is there from the beginning to the end of crun.
-    if (!existsSync(directory)) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    if (!existsSync(directory)) return false;
+    const { promise, resolve } = Promise.withResolvers<boolean>();
     const watcher = watch(directory, { persistent: false }, () => {
-      if (existsSync(`${directory}/status`)) resolve();
+      if (existsSync(`${directory}/status`)) resolve(true);
     });
-    watcher.on("error", () => resolve());
-    void exited.then(() => resolve());
-    await promise;
-    watcher.close();
+    watcher.on("error", () => resolve(true));
+    void exited.then(() => resolve(false));
+    try {
+      return await promise;
+    } finally {
+      watcher.close();
+    }
   }
 
   /** Removes what crun knows of a container: nothing, once its first process has ended. */

@@ -14,7 +14,7 @@ const numbers = (path: string): readonly [bigint, bigint] | undefined => (path =
 
 describe("disks as devices", () => {
   it("are found by their place in the machine", async () => {
-    expect(await grantedDevices([device()], disks, numbers)).toEqual([{ path: "/dev/data", major: 254n, minor: 16n }]);
+    expect(await grantedDevices([device()], disks, numbers)).toEqual([{ path: "/dev/data", disk: "/dev/disk-02", major: 254n, minor: 16n }]);
     expect(await grantedDevices([], disks)).toEqual([]);
   });
 

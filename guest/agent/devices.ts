@@ -23,6 +23,8 @@ const DEFAULT_NODES: ReadonlyMap<string, readonly [major: bigint, minor: bigint]
 export interface GrantedDevice {
   /** Path in the container. */
   readonly path: string;
+  /** Path in the guest. */
+  readonly disk: string;
   readonly major: bigint;
   readonly minor: bigint;
 }
@@ -52,7 +54,7 @@ export async function grantedDevices(devices: readonly Device[], disks: DiskFind
     const found = numbers(path);
     if (found === undefined) throw new AgentError("ERR_AGENT_STORAGE", `disk ${shown(id)} is ${path}, which is no block device`);
     const [major, minor] = found;
-    granted.push({ path: containerPath, major, minor });
+    granted.push({ path: containerPath, disk: path, major, minor });
   }
   return granted;
 }

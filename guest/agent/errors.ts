@@ -25,7 +25,12 @@ export type AgentErrorCode =
 
 /** Rows of `guest/agent`. */
 export const AGENT_ERRORS: ErrorTable<AgentErrorCode> = {
-  ERR_AGENT_CGROUP: { action: "caller", exit: 1, http: 500, summary: "The control group of a container could not be read or changed, or is in the wrong state for it." },
+  ERR_AGENT_CGROUP: {
+    action: "caller",
+    exit: 1,
+    http: 500,
+    summary: "The control group of a container could not be read or changed, or is in the wrong state for it.",
+  },
   ERR_AGENT_COMMAND: { action: "caller", exit: 1, http: 500, summary: "A program that the guest agent runs (crun, mount) failed." },
   ERR_AGENT_CONFIG: { action: "caller", exit: 2, http: 500, summary: "The guest agent was started with arguments or a default policy that it cannot use." },
   ERR_AGENT_DENIED: { action: "refused", exit: 3, http: 403, summary: "The policy of the pod does not allow the request." },

@@ -13,7 +13,7 @@ import { PolicyEngine } from "./policy.ts";
 import { PROFILES } from "./profile.ts";
 import { Sandbox } from "./sandbox.ts";
 import { agentServices } from "./services.ts";
-import { allowAll, FakeCgroups, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS } from "./test-support.ts";
+import { allowAll, FakeCgroups, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS, rootStorages } from "./test-support.ts";
 import { volumeStats } from "./volume-stats.ts";
 
 /** All methods; the API has no streaming ones. */
@@ -220,7 +220,7 @@ function tree(path: string): readonly string[] {
 const GOOD_SANDBOX: Call = { method: AgentService.method.createSandbox, request: { sandboxId: "s1" } };
 const goodContainer = (root: string, id: string): Call => {
   const path = `${root}/shared/containers/${id}`;
-  const storages = [{ driver: "local", source: "local", fstype: "local", mountPoint: path }];
+  const storages = rootStorages(root, id);
   return {
     method: AgentService.method.createContainer,
     request: { containerId: id, storages, OCI: { Process: { User: {}, Args: ["/x"], Cwd: "/" }, Root: { Path: path }, Linux: {} } },
@@ -234,8 +234,10 @@ const goodContainer = (root: string, id: string): Call => {
 async function play(path: string, profileName: string, calls: readonly Call[]): Promise<readonly number[]> {
   const root = `${path}/guest`;
   for (const entry of readdirSync(path)) rmSync(`${path}/${entry}`, { recursive: true, force: true });
-  for (const directory of ["outside/directory", "devices", "info", "guest"]) mkdirSync(`${path}/${directory}`, { recursive: true });
+  for (const directory of ["outside/directory", "devices", "info/tsm/report", "guest"]) mkdirSync(`${path}/${directory}`, { recursive: true });
   writeFileSync(`${path}/outside/file`, "untouched");
+  // Puts the layer there that good containers have.
+  rootStorages(root, "c1");
   const before = ["outside", "devices", "info"].map((name) => tree(`${path}/${name}`));
 
   const profile = PROFILES.get(profileName);

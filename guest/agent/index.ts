@@ -13,7 +13,7 @@ import type { ProcessLimits } from "./process-limits.ts";
 import type { Runtime } from "./runtime.ts";
 import { Sandbox } from "./sandbox.ts";
 import { agentServices } from "./services.ts";
-import { verifyHostData } from "./set-policy.ts";
+import { type HostData, verifyHostData } from "./set-policy.ts";
 
 export { AGENT_ERRORS, AgentError } from "./errors.ts";
 export type { AgentErrorCode } from "./errors.ts";
@@ -21,6 +21,7 @@ export { directoryDevices, machineDevices } from "./block-devices.ts";
 export type { BlockDevices, Disk } from "./block-devices.ts";
 export { PROFILES } from "./profile.ts";
 export type { Profile } from "./profile.ts";
+export type { HostData } from "./set-policy.ts";
 export type { GuestSystem, MountRequest } from "./guest-system.ts";
 export type { ProcessLimits } from "./process-limits.ts";
 export type { Runtime, RuntimeContainer, RuntimeProcess } from "./runtime.ts";
@@ -46,8 +47,12 @@ export interface AgentOptions {
   readonly root: string;
   /** Disks that the host attached. */
   readonly disks: BlockDevices;
-  /** Directory with `tsm/report`; shown to every container at `/run/sealpod`. */
+  /** HOST_DATA of this machine, which decides what policy can be set. */
+  readonly hostData: HostData;
+  /** Directory with `tsm/report`; shown to every container at `/run/sealpod`, of which it can write `tsm/report` alone. */
   readonly guestInfo: string;
+  /** Makes {@link guestInfo} ready, before a sandbox is made; without it, it is. */
+  readonly prepare?: () => Promise<void>;
   readonly system: GuestSystem;
   /** Makes the container runtime, given a directory for its notes. */
   readonly runtime: (state: string) => Runtime;
@@ -77,7 +82,7 @@ export function createAgent(options: AgentOptions): Agent {
   const gate = new Gate(profile, new PolicyEngine(options.defaultPolicy, profile.rego), logger);
   const setPolicy = async (text: string): Promise<void> => {
     const allowedBy = gate.engine;
-    if (replacement === "host-data") await verifyHostData(text, `${options.guestInfo}/tsm/report`);
+    if (replacement === "host-data") await verifyHostData(text, options.hostData);
     gate.replace(allowedBy, new PolicyEngine({ name: POLICY_NAME, text }, profile.rego));
     logger.log("info", "policy set");
   };

@@ -1,10 +1,24 @@
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { VolumeUsage_Unit } from "@sealpod/proto";
 import { describe, expect, it } from "vitest";
-import { linuxMachine, onlineProcessors } from "./machine.ts";
+import { hardenKernel, linuxMachine, onlineProcessors } from "./machine.ts";
 import { guestPaths } from "./paths.ts";
 import { errorOf, inTemporaryDirectory } from "./test-support.ts";
 import { mountPoints, volumeStats } from "./volume-stats.ts";
+
+describe("the guest's kernel", () => {
+  it("lets containers make no user namespaces, and takes no keys from the host; what it does not have is left alone", () =>
+    inTemporaryDirectory((path) => {
+      for (const directory of ["user", "kernel"]) mkdirSync(`${path}/${directory}`);
+      writeFileSync(`${path}/user/max_user_namespaces`, "30000\n");
+      hardenKernel(path);
+      expect(readFileSync(`${path}/user/max_user_namespaces`, "utf8")).toBe("0");
+      expect(readdirSync(`${path}/kernel`)).toEqual([]);
+      writeFileSync(`${path}/kernel/sysrq`, "438\n");
+      hardenKernel(path);
+      expect(readFileSync(`${path}/kernel/sysrq`, "utf8")).toBe("0");
+    }));
+});
 
 describe("processors", () => {
   /** States of cpu0…; undefined is one without a file. */

@@ -1,5 +1,6 @@
 import { readFileSync, writeSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
+import { startupSnapshot } from "node:v8";
 import { isSealpodError, jsonLogger, type Logger, messageOf } from "@sealpod/core";
 import { type ByteStream, byteStream, serveTtrpc } from "@sealpod/ttrpc";
 import { applyInitdata, type AppliedInitdata } from "./apply-initdata.ts";
@@ -9,9 +10,11 @@ import { AgentError } from "./errors.ts";
 import { linux } from "./guest-system.ts";
 import { type Agent, type BlockDevices, createAgent, DEFAULT_POLICY, directoryDevices, machineDevices } from "./index.ts";
 import { readInitdata } from "./initdata.ts";
+import { hardenKernel } from "./machine.ts";
 import { parseProcessLimits } from "./process-limits.ts";
 import { PROFILES } from "./profile.ts";
-import { bindKernelReports, serveHostReports } from "./reports.ts";
+import { bindKernelReports, ownHostData, serveHostReports } from "./reports.ts";
+import type { HostData } from "./set-policy.ts";
 import { type AgentSettings, parseSettings } from "./settings.ts";
 
 /** Where everything of the guest lies: policies name paths below it. */
@@ -36,13 +39,20 @@ async function main(): Promise<void> {
   // not waited for: whoever is process 1 has to do that.
   if (process.pid === 1) logger.log("error", "running as process 1, which must reap orphans and cannot: start the agent under an init, or a shell that waits");
 
+  if (settings.place === "vm") hardenKernel();
   const { promise, resolve } = Promise.withResolvers<Agent>();
   // The channel comes first: the reports that everything else waits for may come over it.
   const channel = settings.listen.kind === "virtio" ? openChannel(settings.listen.name, promise, logger) : undefined;
   if (settings.reports === "hardware") await bindKernelReports(settings.guestInfo);
-  if (settings.reports === "channel" && channel !== undefined) await serveHostReports(hostProcessor(channel), settings.guestInfo, logger);
+  const processor = channel && hostProcessor(channel);
+  const hostData = ownHostData(settings.reports, settings.guestInfo, processor);
   const disks = settings.place === "vm" ? machineDevices() : directoryDevices(settings.devices);
-  const agent = await makeAgent(settings, disks, logger);
+  // Not before a sandbox is wanted: a machine that is saved as a template has no processor yet.
+  let served: Awaited<ReturnType<typeof serveHostReports>> | undefined;
+  const prepare = async (): Promise<void> => {
+    if (settings.reports === "channel" && processor !== undefined) served ??= await serveHostReports(processor, settings.guestInfo, logger);
+  };
+  const agent = await makeAgent(settings, { disks, hostData, prepare, logger });
   resolve(agent);
   const serving = channel ?? (await listen(settings, agent, logger));
   logger.log("info", "listening", { listen: settings.listen.kind, profile: settings.profile.name, reports: settings.reports });
@@ -56,10 +66,18 @@ async function main(): Promise<void> {
   void agent.ended.then(() => serving.finish());
 }
 
+interface AgentPorts {
+  readonly disks: BlockDevices;
+  readonly hostData: HostData;
+  readonly prepare: () => Promise<void>;
+  readonly logger: Logger;
+}
+
 /** The agent with the policy of its pod's initdata, or else the one that waits for SetPolicy. */
-async function makeAgent(settings: AgentSettings, disks: BlockDevices, logger: Logger): Promise<Agent> {
+async function makeAgent(settings: AgentSettings, ports: AgentPorts): Promise<Agent> {
+  const { disks, hostData, logger } = ports;
   const initdata = settings.place === "vm" ? await readInitdata(disks) : undefined;
-  const applied: AppliedInitdata | undefined = initdata && (await applyInitdata(initdata, `${settings.guestInfo}/tsm/report`));
+  const applied: AppliedInitdata | undefined = initdata && (await applyInitdata(initdata, hostData));
   const { policyFile } = settings;
   // A file that cannot be read or compiled ends the process here, before it listens: it must not run with a policy nobody chose.
   const first = policyFile === undefined ? { name: "default-policy", text: DEFAULT_POLICY } : { name: policyFile, text: readFileSync(policyFile, "utf8") };
@@ -72,6 +90,8 @@ async function makeAgent(settings: AgentSettings, disks: BlockDevices, logger: L
     ...(applied === undefined ? {} : { replacement: applied.replacement }),
     root: GUEST_ROOT,
     disks,
+    hostData,
+    prepare: ports.prepare,
     guestInfo: settings.guestInfo,
     system: linux,
     runtime: (state) => new Crun(state, HELPER),
@@ -149,7 +169,16 @@ async function listen({ listen: address }: AgentSettings, agent: Agent, logger: 
   return serving(() => server.close());
 }
 
-main().catch((error: unknown) => {
-  process.stderr.write(`sealpod-agent: ${messageOf(error)}\n`);
-  process.exit(isSealpodError(error) ? error.row.exit : 1);
-});
+function begin(): void {
+  main().catch((error: unknown) => {
+    process.stderr.write(`sealpod-agent: ${messageOf(error)}\n`);
+    process.exit(isSealpodError(error) ? error.row.exit : 1);
+  });
+}
+
+if (startupSnapshot.isBuildingSnapshot()) {
+  // The builder of the utility VM's image (guest/image/saved-agent.ts) saves the program as it is here: loaded, not begun.
+  startupSnapshot.setDeserializeMainFunction(begin);
+} else {
+  begin();
+}

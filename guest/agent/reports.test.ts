@@ -5,7 +5,8 @@ import { encodeUtf8, silentLogger } from "@sealpod/core";
 import { fetchReport } from "@sealpod/tsm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { HostProcessor } from "./channel/index.ts";
-import { serveHostReports } from "./reports.ts";
+import { ownHostData, serveHostReports } from "./reports.ts";
+import { reportOf, serveReports } from "./test-support.ts";
 
 type Files = Awaited<ReturnType<HostProcessor["getFiles"]>>;
 
@@ -30,6 +31,51 @@ function host(files: readonly { readonly path: string; readonly data: Uint8Array
     }),
   };
 }
+
+describe("HOST_DATA of the agent's own machine", () => {
+  const mine = new Uint8Array(32).fill(5);
+
+  it("comes over the channel, whatever a container has put where reports are", async () => {
+    const forged = serveReports(join(directory, "tsm", "report"), new Uint8Array(32).fill(6));
+    const asked: Uint8Array[] = [];
+    const processor: HostProcessor = {
+      ...host([]),
+      getReport: async (reportData) => {
+        asked.push(reportData);
+        return { $typeName: "sealpod.v1.GetReportResponse", report: reportOf(mine, reportData), certificates: new Uint8Array() };
+      },
+    };
+    try {
+      expect(await ownHostData("channel", directory, processor)()).toEqual(mine);
+      expect(asked).toEqual([new Uint8Array(64)]);
+      expect(readdirSync(join(directory, "tsm", "report"))).toEqual([]);
+    } finally {
+      forged.close();
+    }
+  });
+
+  it("of a machine with hardware does not come from that directory either", async () => {
+    const forged = serveReports(join(directory, "tsm", "report"), mine);
+    try {
+      await expect(ownHostData("hardware", directory)()).rejects.toThrow("/sys/kernel/config/tsm/report");
+    } finally {
+      forged.close();
+    }
+  });
+
+  it("with process isolation is asked for once: what containers make of the directory later changes nothing", async () => {
+    const reports = serveReports(join(directory, "tsm", "report"), mine);
+    const hostData = ownHostData("directory", directory);
+    expect(await hostData()).toEqual(mine);
+    reports.close();
+    rmSync(join(directory, "tsm"), { recursive: true });
+    expect(await hostData()).toEqual(mine);
+  });
+
+  it("needs the channel that it is to come over", () => {
+    expect(() => ownHostData("channel", directory)).toThrow(expect.objectContaining({ code: "ERR_AGENT_CONFIG" }));
+  });
+});
 
 describe("reports of the host", () => {
   it("lays down its files and serves its reports as the kernel would", async () => {

@@ -1,11 +1,13 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { serveTsm, TSM_REPORT_DIRECTORY, type TsmServer } from "@sealpod/tsm";
+import { parseReport, REPORT_DATA_SIZE } from "@sealpod/snp";
+import { fetchReport, serveTsm, TSM_REPORT_DIRECTORY, type TsmServer } from "@sealpod/tsm";
 import type { Logger } from "@sealpod/core";
 import type { HostProcessor } from "./channel/index.ts";
 import { run } from "./command.ts";
 import { shown } from "./confined-directory.ts";
 import { AgentError } from "./errors.ts";
+import type { HostData } from "./set-policy.ts";
 
 /** Where reports come from: the image says so on its measured command line, not the host. */
 export type ReportKind =
@@ -21,6 +23,25 @@ const MAX_FILES = 16;
 /** An endorsement has some kilobytes; this is what the host may put into the guest's memory. */
 const MAX_FILE_BYTES = 256 * 1024;
 const FILE_PATH = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,3}$/;
+
+/**
+ * How the agent learns HOST_DATA of its machine. Not through the directory that containers see: one that runs as root could answer there.
+ *
+ * With process isolation there is no other place. So it is asked once, which is before the first container unless a policy that nobody verified lets one be made;
+ * HOST_DATA of a machine never changes.
+ * @param directory what somebody else serves; `processor` what the host serves over the channel; else the kernel's own
+ * @throws {AgentError} ERR_AGENT_CONFIG if the host is to serve reports, and there is no channel to it
+ */
+export function ownHostData(kind: ReportKind, directory: string, processor?: HostProcessor): HostData {
+  const zeros = new Uint8Array(REPORT_DATA_SIZE);
+  if (kind === "channel") {
+    if (processor === undefined) throw new AgentError("ERR_AGENT_CONFIG", "--reports channel needs a channel: --listen virtio:NAME");
+    return async () => parseReport((await processor.getReport(zeros)).report).hostData;
+  }
+  const reports = kind === "hardware" ? TSM_REPORT_DIRECTORY : join(directory, "tsm", "report");
+  let known: Uint8Array | undefined;
+  return async () => (known ??= parseReport((await fetchReport(reports, zeros)).report).hostData);
+}
 
 /**
  * Makes the directory that containers see as `/run/sealpod` from what the host's processor gives, and serves its report interface as configfs-tsm.

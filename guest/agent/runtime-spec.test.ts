@@ -71,7 +71,13 @@ describe("config.json", () => {
       mounts: [
         { destination: "/proc", type: "proc", source: "proc", options: ["nosuid"] },
         { destination: "/etc/hosts", type: "bind", source: "/run/share/hosts", options: ["rbind", "ro"] },
-        { destination: "/run/sealpod", type: "bind", source: "/guest", options: ["rbind", "rw", "nosuid", "nodev", "noexec"] },
+        { destination: "/run/sealpod", type: "bind", source: "/guest", options: ["rbind", "ro", "nosuid", "nodev", "noexec"] },
+        {
+          destination: "/run/sealpod/tsm/report",
+          type: "bind",
+          source: "/guest/tsm/report",
+          options: ["rbind", "rw", "nosuid", "nodev", "noexec"],
+        },
       ],
       linux: {
         namespaces: [{ type: "mount" }, { type: "pid" }, { type: "ipc", path: "/proc/77/ns/ipc" }],
@@ -87,7 +93,7 @@ describe("config.json", () => {
       ociVersion: "1.0.2",
       process: { terminal: false, user: { uid: 0, gid: 0 }, args: ["/bin/sh"], cwd: "/", capabilities: {}, noNewPrivileges: false, oomScoreAdj: 0n },
       root: { path: "/root", readonly: false },
-      mounts: [expect.objectContaining({ destination: "/run/sealpod" })],
+      mounts: [expect.objectContaining({ destination: "/run/sealpod" }), expect.objectContaining({ destination: "/run/sealpod/tsm/report" })],
       linux: { namespaces: [{ type: "mount" }, { type: "pid" }] },
     });
   });
@@ -148,8 +154,8 @@ describe("config.json", () => {
 
   it("has the disks that were found, as the list of nodes wants them", () => {
     const devices = [
-      { path: "/dev/data", major: 254n, minor: 16n },
-      { path: "/dev/more", major: 254n, minor: 32n },
+      { path: "/dev/data", disk: "/dev/vdb", major: 254n, minor: 16n },
+      { path: "/dev/more", disk: "/dev/vdc", major: 254n, minor: 32n },
     ];
     const Devices = [
       { Path: "/dev/data", Type: "b", Major: 1n, Minor: 2n, FileMode: 0o60640, UID: 5, GID: 6 },

@@ -1,5 +1,6 @@
 import { asArray, type JsonObject, type JsonValue, type Logger } from "@sealpod/core";
 import type { Box, LinuxResources, Mount, Process, Spec } from "@sealpod/proto";
+import { isBindMount } from "./bind-sources.ts";
 import { shown } from "./confined-directory.ts";
 import { AgentError } from "./errors.ts";
 import { runtimeDevices, type GrantedDevice } from "./devices.ts";
@@ -9,8 +10,13 @@ import { runtimeSeccomp } from "./seccomp.ts";
 /** Version of the OCI runtime specification that the agent writes. */
 const OCI_VERSION = "1.0.2";
 
+/** Mounts of one container: a pod has some dozens, and each of thousands takes the kernel milliseconds. */
+const MAX_MOUNTS = 1024;
+
 /** Where containers find the guest information (report interface, endorsement of the UVM). */
 export const GUEST_INFO_DESTINATION = "/run/sealpod";
+/** The report interface in it. */
+export const REPORTS = "tsm/report";
 
 /** Namespaces a request may list. The agent makes its own list; it never joins one that the host names. */
 const KNOWN_NAMESPACES: ReadonlySet<string> = new Set(["pid", "ipc", "uts", "mount", "network", "cgroup"]);
@@ -44,7 +50,7 @@ const NAMESPACE_FILES: ReadonlyMap<string, string> = new Map([["network", "net"]
 export interface SpecContext {
   readonly limits: ProcessLimits;
   readonly logger: Logger;
-  /** Directory that is bind-mounted at {@link GUEST_INFO_DESTINATION}. */
+  /** Directory that is bind-mounted at {@link GUEST_INFO_DESTINATION}; has `tsm/report`. */
   readonly guestInfo: string;
   /** Where the container's processes go; undefined where the agent has no cgroups of its own (process isolation): resources are then not enforced. */
   readonly cgroupsPath: string | undefined;
@@ -68,6 +74,7 @@ export interface SpecContext {
 export function runtimeSpec(spec: Spec, context: SpecContext): JsonObject {
   const { Process: process, Root: root, Linux: linux } = spec;
   if (process === undefined || root === undefined || linux === undefined) throw refused("OCI needs Process, Root and Linux");
+  if (spec.Mounts.length > MAX_MOUNTS) throw refused(`${spec.Mounts.length} mounts, expected at most ${MAX_MOUNTS}`);
   if (!root.Path.startsWith("/")) throw refused(`OCI.Root.Path ${shown(root.Path)} is not absolute`);
   for (const [name, present] of Object.entries({
     Hooks: spec.Hooks !== undefined && Object.values(spec.Hooks).some((hooks) => Array.isArray(hooks) && hooks.length > 0),
@@ -95,7 +102,14 @@ export function runtimeSpec(spec: Spec, context: SpecContext): JsonObject {
       root: { path: root.Path, readonly: root.Readonly },
       mounts: [
         ...spec.Mounts.filter(({ type }) => cgroupsPath !== undefined || type !== "cgroup").map((mount) => runtimeMount(mount)),
-        { destination: GUEST_INFO_DESTINATION, type: "bind", source: context.guestInfo, options: ["rbind", "rw", "nosuid", "nodev", "noexec"] },
+        { destination: GUEST_INFO_DESTINATION, type: "bind", source: context.guestInfo, options: ["rbind", "ro", "nosuid", "nodev", "noexec"] },
+        // Of all that is there, containers write into the report interface alone, and cannot put another in its place.
+        {
+          destination: `${GUEST_INFO_DESTINATION}/${REPORTS}`,
+          type: "bind",
+          source: `${context.guestInfo}/${REPORTS}`,
+          options: ["rbind", "rw", "nosuid", "nodev", "noexec"],
+        },
       ],
       linux: object({
         // The agent's own ipc, uts and network namespaces are those of the pod: no entry means to stay in them.
@@ -175,8 +189,8 @@ function namespacesOf(sysctl: Readonly<Record<string, string>>): readonly string
 
 function runtimeMount(mount: Mount): JsonObject {
   if (!mount.destination.startsWith("/")) throw refused(`mount destination ${shown(mount.destination)} is not absolute`);
-  const bind = mount.type === "bind" || mount.options.includes("bind") || mount.options.includes("rbind");
-  if (bind && !mount.source.startsWith("/")) throw refused(`source ${shown(mount.source)} of the bind mount at ${shown(mount.destination)} is not absolute`);
+  if (isBindMount(mount) && !mount.source.startsWith("/"))
+    throw refused(`source ${shown(mount.source)} of the bind mount at ${shown(mount.destination)} is not absolute`);
   return object({ destination: mount.destination, type: mount.type || undefined, source: mount.source || undefined, options: list(mount.options) });
 }
 

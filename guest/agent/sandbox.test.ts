@@ -15,7 +15,7 @@ import { describe, expect, it } from "vitest";
 import { directoryDevices } from "./block-devices.ts";
 import { guestPaths } from "./paths.ts";
 import { Sandbox, type SandboxPorts } from "./sandbox.ts";
-import { errorOf, FakeCgroups, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS } from "./test-support.ts";
+import { errorOf, FakeCgroups, FakeRuntime, FakeSystem, inTemporaryDirectory, NO_LIMITS, rootStorages } from "./test-support.ts";
 
 type SpecInit = Exclude<MessageInitShape<typeof SpecSchema>, { readonly $typeName: string }>;
 type RequestInit = Exclude<MessageInitShape<typeof CreateContainerRequestSchema>, { readonly $typeName: string }>;
@@ -26,7 +26,7 @@ interface Setup {
   readonly runtime: FakeRuntime;
   readonly cgroups: FakeCgroups;
   readonly log: { readonly message: string; readonly fields: LogFields | undefined }[];
-  /** Makes a container with a local directory as its root. */
+  /** Makes a container with a root of one layer. */
   readonly container: (id: string, spec?: SpecInit, request?: RequestInit) => Promise<void>;
   readonly exec: (id: string, execId: string, process?: SpecInit["Process"]) => Promise<void>;
 }
@@ -62,7 +62,7 @@ async function withSandbox(use: (setup: Setup) => Promise<void>, ports: Partial<
           return sandbox.createContainer(
             create(CreateContainerRequestSchema, {
               containerId: id,
-              storages: [{ driver: "local", source: "local", fstype: "local", options: ["mode=0755"], mountPoint }],
+              storages: rootStorages(root, id),
               OCI: { Process: PROCESS, Root: { Path: mountPoint }, Linux: {}, ...spec },
               ...request,
             }),
@@ -281,9 +281,8 @@ describe("the termination message", () => {
       for (const [id, spec, make] of [
         ["c1", message(root), () => symlinkSync(`${root}/outside`, `${share}/c1-log`)],
         ["c2", message(root, undefined, `${root}/outside`), () => undefined],
-        ["c3", message(root, undefined, `${share}/../../outside`), () => undefined],
         ["c4", message(root, ["rbind", "ro"], `${share}/c4-log`), () => writeFileSync(`${share}/c4-log`, "secret")],
-        ["c5", { Mounts: message(root).Mounts ?? [] }, () => undefined],
+        ["c5", { Mounts: message(root, undefined, `${share}/c5-log`).Mounts ?? [] }, () => undefined],
         ["c6", { Annotations }, () => undefined],
         ["c7", message(root, undefined, `${share}/c7-log`), () => mkdirSync(`${share}/c7-log`)],
         ["c8", message(root, undefined, `${share}/link/outside`), () => symlinkSync(root, `${share}/link`)],
@@ -292,6 +291,7 @@ describe("the termination message", () => {
         make();
         expect(sandbox.terminationMessage(id), id).toEqual(new Uint8Array(0));
       }
+      expect(await codeOf(() => container("c3", message(root, undefined, `${share}/../../outside`)))).toBe("ERR_AGENT_PATH");
     }));
 });
 

@@ -10,6 +10,7 @@ import type {
   StatsContainerResponseSchema,
   Storage,
 } from "@sealpod/proto";
+import { requirePlainSources } from "./bind-sources.ts";
 import type { BlockDevices } from "./block-devices.ts";
 import { CgroupTree, type Cgroups, type ContainerCgroup } from "./cgroups.ts";
 import { componentsBelow, ConfinedDirectory, hasCode, shown } from "./confined-directory.ts";
@@ -19,7 +20,7 @@ import type { GuestSystem } from "./guest-system.ts";
 import type { GuestPaths } from "./paths.ts";
 import { ContainerProcess } from "./process.ts";
 import type { ProcessLimits } from "./process-limits.ts";
-import { runtimeProcess, runtimeSpec } from "./runtime-spec.ts";
+import { REPORTS, runtimeProcess, runtimeSpec } from "./runtime-spec.ts";
 import type { Runtime, RuntimeContainer } from "./runtime.ts";
 import { Storages } from "./storages.ts";
 
@@ -55,6 +56,8 @@ const HOSTNAME = /^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$/;
 export interface SandboxPorts {
   readonly paths: GuestPaths;
   readonly guestInfo: string;
+  /** Makes {@link guestInfo} ready, before anything else is made. */
+  readonly prepare?: () => Promise<void>;
   readonly system: GuestSystem;
   readonly runtime: Runtime;
   readonly limits: ProcessLimits;
@@ -73,6 +76,8 @@ interface Container {
   readonly held: Set<string>;
   readonly runtime: RuntimeContainer;
   readonly group: ContainerCgroup | undefined;
+  /** Gives back the disks that it has as device nodes. */
+  readonly returnDisks: () => void;
   /** File of the guest that the container writes its last words into. */
   readonly terminationMessage: string | undefined;
   started: boolean;
@@ -346,10 +351,12 @@ export class Sandbox {
   }
 
   async #make(request: CreateSandboxRequest): Promise<void> {
-    const { paths, system, logger } = this.#ports;
+    const { paths, system, logger, prepare } = this.#ports;
+    await prepare?.();
     mkdirSync(paths.root, { recursive: true });
     await system.mount({ type: "tmpfs", source: "sealpod", target: paths.root, options: ["nosuid", "nodev", "mode=0755"] });
     try {
+      mkdirSync(`${this.#ports.guestInfo}/${REPORTS}`, { recursive: true });
       for (const path of [paths.layers, paths.shared, paths.runtimeState]) mkdirSync(path, { recursive: true, mode: 0o755 });
       await system.makeWhiteout(paths.whiteout);
       writeFileSync(paths.resolvConf, request.dns.map((line) => `${line}\n`).join(""), { mode: 0o644 });
@@ -407,19 +414,36 @@ export class Sandbox {
       if (!root.makeChild(id, 0o700)) throw refused(`directory of container ${id} is taken`);
     }
     let group: ContainerCgroup | undefined;
+    let returnDisks = (): void => undefined;
     try {
       await this.#acquire(request.storages, directory, held);
-      // So nothing that was not verified, or made empty here, becomes the root of a container.
-      if (!held.has(spec.Root?.Path ?? "")) throw refused(`OCI.Root.Path ${shown(spec.Root?.Path ?? "")} is no storage of the container`);
+      returnDisks = this.#storages.grant(devices.map(({ disk }) => disk));
+      // So nothing that was not verified becomes the root of a container: that is layers, and nobody else's directory above them.
+      const root = spec.Root?.Path ?? "";
+      if (!request.storages.some(({ driver, mountPoint }) => driver === "overlayfs" && mountPoint === root))
+        throw refused(`OCI.Root.Path ${shown(root)} is no root that was made for the container`);
+      requirePlainSources(paths.root, spec.Mounts);
       group = this.#cgroups?.create(id);
       const made = await runtime.create(id, directory, runtimeSpec(spec, { ...context, cgroupsPath: group?.path }), group);
       if (!isSandboxContainer(spec)) group?.onOutOfMemory(() => this.#outOfMemory(id));
       // The host hears of the reason before it hears of the end.
       const init = new ContainerProcess(made.init, () => group?.checkOutOfMemory());
       const processes = new Map([[id, init]]);
-      return { id, directory, held, runtime: made, group, terminationMessage: terminationMessageOf(spec), started: false, processes, starting: new Set() };
+      return {
+        id,
+        directory,
+        held,
+        runtime: made,
+        group,
+        returnDisks,
+        terminationMessage: terminationMessageOf(spec),
+        started: false,
+        processes,
+        starting: new Set(),
+      };
     } catch (error) {
       if (group !== undefined) await this.#ignoring(`group of container ${id}`, group.remove());
+      returnDisks();
       await this.#release(held);
       rmSync(directory, { recursive: true, force: true });
       throw error;
@@ -431,6 +455,7 @@ export class Sandbox {
     await this.#ignoring(`container ${container.id}`, container.runtime.remove());
     if (container.group !== undefined) await this.#ignoring(`group of container ${container.id}`, container.group.remove());
     for (const process of container.processes.values()) process.close();
+    container.returnDisks();
     await this.#release(container.held);
     rmSync(container.directory, { recursive: true, force: true });
   }

@@ -1,7 +1,8 @@
 import { encodeUtf8, equalBytes, sha256, toHex } from "@sealpod/core";
-import { parseReport, REPORT_DATA_SIZE } from "@sealpod/snp";
-import { fetchReport } from "@sealpod/tsm";
 import { AgentError } from "./errors.ts";
+
+/** Gives HOST_DATA of this machine, 32 bytes, from its own attestation report, past everything that a container can touch. */
+export type HostData = () => Promise<Uint8Array>;
 
 /** HOST_DATA is as long as a SHA-256. Longer digests are cut, shorter ones padded with zeros at the end (specs/runtime.md 3.6). */
 const HOST_DATA_SIZE = 32;
@@ -13,23 +14,22 @@ const HOST_DATA_SIZE = 32;
  * the key service, which then gives it nothing. The report's signature is not checked here: it comes from this machine's own processor, through its own
  * kernel, and who could forge it could forge the answer of a check.
  *
- * @param reports directory of the report interface (configfs-tsm)
  * @throws {AgentError} ERR_AGENT_HOST_DATA
- * @throws {TsmError} if there is no report
+ * @throws what `hostData` throws
  */
-export async function verifyHostData(policy: string, reports: string): Promise<void> {
-  await requireHostData(sha256(encodeUtf8(policy)), { what: "the policy's SHA-256", reports });
+export async function verifyHostData(policy: string, hostData: HostData): Promise<void> {
+  await requireHostData(sha256(encodeUtf8(policy)), { what: "the policy's SHA-256", hostData });
 }
 
 /**
  * Checks that HOST_DATA of this machine is a digest.
  * @param digest of any length
  * @throws {AgentError} ERR_AGENT_HOST_DATA
- * @throws {TsmError} if there is no report
+ * @throws what `hostData` throws
  */
-export async function requireHostData(digest: Uint8Array, { what, reports }: { readonly what: string; readonly reports: string }): Promise<void> {
-  const { report } = await fetchReport(reports, new Uint8Array(REPORT_DATA_SIZE));
-  const { hostData } = parseReport(report);
+export async function requireHostData(digest: Uint8Array, options: { readonly what: string; readonly hostData: HostData }): Promise<void> {
+  const { what } = options;
+  const hostData = await options.hostData();
   const found = new Uint8Array(HOST_DATA_SIZE);
   found.set(digest.subarray(0, HOST_DATA_SIZE));
   if (equalBytes(hostData, found)) return;

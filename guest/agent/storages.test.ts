@@ -1,5 +1,5 @@
 import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
-import { concatBytes, encodeUtf8, silentLogger, toHex } from "@sealpod/core";
+import { concatBytes, encodeUtf8, silentLogger, toBase64, toHex } from "@sealpod/core";
 import { FSGroupChangePolicy, type Storage } from "@sealpod/proto";
 import { buildErofsLayer, buildLayer, type PatchableSink, TarWriter } from "@sealpod/verity";
 import { describe, expect, it } from "vitest";
@@ -297,6 +297,57 @@ describe("storage: layers in a machine", () => {
       expect([mapper.steps, readdirSync(paths.layers)]).toEqual([[], []]);
     }, "vm"));
 
+  it("that the host has cut are no devices", () =>
+    withStorages(async ({ paths, mapper, layer, acquire }) => {
+      for (const [slot, format] of [
+        ["02", "tar"],
+        ["03", "erofs"],
+      ] as const) {
+        const { hash, file } = await layer(slot, "file", 50_000, format);
+        const bytes = readFileSync(file);
+        const blocks = Number(bytes.readBigUInt64LE(bytes.length - 512 + 8));
+        bytes.writeBigUInt64LE(BigInt(blocks - 1), bytes.length - 512 + 8);
+        writeFileSync(file, Buffer.concat([bytes.subarray(0, (blocks - 1) * 4096), bytes.subarray(blocks * 4096)]));
+        expect((await errorOf(() => acquire(layerStorage(paths, hash, slot, "layer", format)))).code).toBe("ERR_VERITY_LAYOUT");
+      }
+      expect([mapper.steps, readdirSync(paths.layers)]).toEqual([[], []]);
+    }, "vm"));
+
+  it("under another root hash are no devices, and say what mounting them would", () =>
+    withStorages(async ({ paths, mapper, layer, acquire }) => {
+      await layer("02", "file");
+      expect(await errorOf(() => acquire(layerStorage(paths, "ab".repeat(32))))).toMatchObject({
+        code: "ERR_AGENT_STORAGE",
+        message: expect.stringContaining("cannot be mounted under its root hash") as string,
+      });
+      expect([mapper.steps, readdirSync(paths.layers)]).toEqual([[], []]);
+    }, "vm"));
+
+  it.each(["a/b", "a,redirect_dir=on", "a:b", "a b", "a.b", "a\\b", "a".repeat(129), "\u00e9"])(
+    "have one plain name below the directory of layers: not %j",
+    (name) =>
+      withStorages(async ({ paths, layer, acquire }) => {
+        const { hash } = await layer("02", "file");
+        expect((await errorOf(() => acquire(layerStorage(paths, hash, "02", name)))).code).toBe("ERR_AGENT_REQUEST");
+        expect(readdirSync(paths.layers)).toEqual([]);
+        await acquire(layerStorage(paths, hash, "02", `A-b_9${"a".repeat(123)}`));
+      }),
+  );
+
+  it("and devices of containers do not share a disk", () =>
+    withStorages(async ({ paths, devices, layer, storages, acquire }) => {
+      const { hash } = await layer("02", "file");
+      const [first, second] = [storages.grant([`${devices}/02`]), storages.grant([`${devices}/02`])];
+      first();
+      expect((await errorOf(() => acquire(layerStorage(paths, hash)))).message).toContain("is a device of a container");
+      second();
+      await acquire(layerStorage(paths, hash));
+      expect(() => storages.grant([`${devices}/03`, `${devices}/02`])).toThrow("is a storage");
+      await storages.release(`${paths.layers}/layer`);
+      storages.grant([`${devices}/03`, `${devices}/02`])();
+      await acquire(layerStorage(paths, hash));
+    }, "vm"));
+
   it("do not share a disk: neither under two hashes nor with scratch", () =>
     withStorages(async ({ paths, layer, storages, acquire }) => {
       const { hash } = await layer("02", "file");
@@ -423,24 +474,36 @@ describe("storage: encrypted scratch", () => {
 });
 
 describe("storage: the root of a container", () => {
-  const overlay = (paths: GuestPaths, lower: string, fields: { readonly mountPoint?: string } = {}): Storage =>
+  const described = (name: string, hash: string, fstype = "erofs", options = layerOptions(hash)): string =>
+    `io.katacontainers.fs-opt.layer=${toBase64(encodeUtf8([name, fstype, ...options].join(",")))}`;
+  const overlay = (paths: GuestPaths, lower: string, hash: string, layers = lower.split(":").map((name) => described(name, hash))): Storage =>
     storage({
       driver: "overlayfs",
       source: "none",
       fstype: "fuse3.kata-overlay",
       options: [
         "io.katacontainers.fs-opt.layer-src-prefix=/var/lib/containerd/io.containerd.snapshotter.v1.tardev/layers",
-        "io.katacontainers.fs-opt.layer=eA==",
+        ...layers,
         "io.katacontainers.fs-opt.overlay-rw",
         `lowerdir=${lower}`,
       ],
       mountPoint: `${paths.shared}/c1`,
-      ...fields,
     });
+  /** Gives the container layers of these names, all of the same image. */
+  const hold = async ({ paths, layer, acquire }: Setup, ...names: readonly string[]): Promise<{ readonly hash: string; readonly held: readonly string[] }> => {
+    let hash = "";
+    for (const [index, name] of names.entries()) {
+      ({ hash } = await layer(`a${index}`, "file", 10));
+      await acquire(layerStorage(paths, hash, `a${index}`, name));
+    }
+    return { hash, held: names.map((name) => `${paths.layers}/${name}`) };
+  };
 
   it("is an overlay of its layers, relative to their directory, and a directory of its own", () =>
-    withStorages(async ({ paths, system, storages, acquire }) => {
-      await acquire(overlay(paths, "top:bottom"), [`${paths.layers}/top`, `${paths.layers}/bottom`]);
+    withStorages(async (setup) => {
+      const { paths, system, storages, acquire } = setup;
+      const { hash, held } = await hold(setup, "top", "bottom");
+      await acquire(overlay(paths, "top:bottom", hash), held);
       const directory = paths.container("c1");
       expect(system.mounts).toEqual([
         {
@@ -459,10 +522,32 @@ describe("storage: the root of a container", () => {
   it.each(["other", "top:other", "", "top:", "/etc", "..", "../../shared/containers/x", "top,upperdir=/"])(
     "has no layer that the container did not get: %j",
     (lower) =>
-      withStorages(async ({ paths, system, acquire }) => {
-        expect((await errorOf(() => acquire(overlay(paths, lower), [`${paths.layers}/top`]))).code).toBe("ERR_AGENT_REQUEST");
+      withStorages(async (setup) => {
+        const { paths, system, acquire } = setup;
+        const { hash, held } = await hold(setup, "top");
+        expect((await errorOf(() => acquire(overlay(paths, lower, hash), held))).code).toBe("ERR_AGENT_REQUEST");
         expect(system.mounts).toEqual([]);
       }),
+  );
+
+  it.each<[string, (hash: string) => string[]]>([
+    ["another type: the bytes under a root hash may be an image of two", (hash) => [described("top", hash, "tar"), described("bottom", hash)]],
+    ["another root hash", (hash) => [described("top", "0".repeat(64)), described("bottom", hash)]],
+    ["another name", (hash) => [described("other", hash), described("bottom", hash)]],
+    ["another order", (hash) => [described("bottom", hash), described("top", hash)]],
+    ["other options", (hash) => [described("top", hash, "erofs", [`${layerOptions(hash).at(-1)}`]), described("bottom", hash)]],
+    ["one layer too few", (hash) => [described("top", hash)]],
+    ["one layer too many", (hash) => [described("top", hash), described("bottom", hash), described("bottom", hash)]],
+    ["no layer", () => []],
+    ["what is no base64", (hash) => [described("top", hash), "io.katacontainers.fs-opt.layer=*"]],
+  ])("has the layers that its options describe to the policy, not: %s", (_what, layers) =>
+    withStorages(async (setup) => {
+      const { paths, system, acquire } = setup;
+      const { hash, held } = await hold(setup, "top", "bottom");
+      const error = await errorOf(() => acquire(overlay(paths, "top:bottom", hash, layers(hash)), held));
+      expect([error.code, system.mounts]).toEqual(["ERR_AGENT_REQUEST", []]);
+      await acquire(overlay(paths, "top:bottom", hash), held);
+    }),
   );
 
   it.each<[string, (options: readonly string[]) => string[]]>([
@@ -470,21 +555,24 @@ describe("storage: the root of a container", () => {
     ["two lowerdirs", (options) => [...options, "lowerdir=top"]],
     ["no overlay-rw", (options) => options.filter((option) => !option.endsWith("overlay-rw"))],
   ])("is refused with %s", (_what, change) =>
-    withStorages(async ({ paths, acquire }) => {
-      const wanted = overlay(paths, "top");
-      expect((await errorOf(() => acquire({ ...wanted, options: change(wanted.options) }, [`${paths.layers}/top`]))).code).toBe("ERR_AGENT_REQUEST");
+    withStorages(async (setup) => {
+      const { paths, acquire } = setup;
+      const { hash, held } = await hold(setup, "top");
+      const wanted = overlay(paths, "top", hash);
+      expect((await errorOf(() => acquire({ ...wanted, options: change(wanted.options) }, [...held]))).code).toBe("ERR_AGENT_REQUEST");
     }),
   );
 
   it("is not shared, and leaves nothing if the mount fails", () =>
-    withStorages(async ({ paths, system, acquire }) => {
-      const held = [`${paths.layers}/top`];
+    withStorages(async (setup) => {
+      const { paths, system, acquire } = setup;
+      const { hash, held } = await hold(setup, "top");
       system.mountError = new Error("mount failed");
-      expect((await errorOf(() => acquire(overlay(paths, "top"), held))).message).toBe("mount failed");
+      expect((await errorOf(() => acquire(overlay(paths, "top", hash), held))).message).toBe("mount failed");
       expect(readdirSync(paths.shared)).toEqual([]);
       system.mountError = undefined;
-      await acquire(overlay(paths, "top"), held);
-      expect((await errorOf(() => acquire(overlay(paths, "top"), held))).code).toBe("ERR_AGENT_REQUEST");
+      await acquire(overlay(paths, "top", hash), held);
+      expect((await errorOf(() => acquire(overlay(paths, "top", hash), held))).code).toBe("ERR_AGENT_REQUEST");
     }));
 });
 

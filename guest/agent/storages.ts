@@ -1,7 +1,7 @@
 import { chmodSync, chownSync, rmdirSync, rmSync } from "node:fs";
-import { fromHex, type Logger } from "@sealpod/core";
+import { encodeUtf8, fromHex, type Logger, toBase64 } from "@sealpod/core";
 import type { Storage } from "@sealpod/proto";
-import { openErofsLayer, openLayer, readTar, readTarImage, type TarEntry } from "@sealpod/verity";
+import { openErofsLayer, openLayer, readTar, readTarImage, type TarEntry, VerityError } from "@sealpod/verity";
 import { type BlockDevices, directoryDevices, type Disk } from "./block-devices.ts";
 import { componentsBelow, ConfinedDirectory, shown } from "./confined-directory.ts";
 import type { DeviceMapper } from "./device-mapper.ts";
@@ -33,6 +33,7 @@ export interface StorageOwner {
 
 interface Mounted {
   readonly driver: string;
+  readonly fstype: string;
   /** Everything but the source, which names the same bytes differently each time they are attached. */
   readonly identity: string;
   readonly options: readonly string[];
@@ -51,6 +52,8 @@ interface Work extends StorageContext {
   readonly owner: StorageOwner;
   /** Gets what undoes each step, to be run backwards: at the end, or when a later step fails. */
   readonly undo: AsyncDisposableStack;
+  /** A storage that is ready. */
+  readonly mounted: (mountPoint: string) => Mounted | undefined;
   /** Takes the storage's disk for it alone, until it is undone. */
   readonly claimDisk: (undo: AsyncDisposableStack) => Promise<Disk>;
   /** Name that no other device has. */
@@ -66,7 +69,10 @@ const PARENT_MODE = 0o755;
 const ROOT_HASH = "io.katacontainers.fs-opt.root-hash=";
 const OVERLAY_WRITABLE = "io.katacontainers.fs-opt.overlay-rw";
 const PRIVATE_OPTION = "io.katacontainers.";
+const LAYER = "io.katacontainers.fs-opt.layer=";
 const LOWER = "lowerdir=";
+/** Name of a layer's directory. It becomes part of an option of overlayfs, where commas and colons mean something. */
+const LAYER_NAME = /^[A-Za-z0-9_-]{1,128}$/;
 const LAYER_OPTIONS: ReadonlySet<string> = new Set(["ro", "io.katacontainers.fs-opt.block_device=file", "io.katacontainers.fs-opt.is-layer"]);
 
 /** Makes a disk encrypted scratch space (specs/runtime.md 4.11), and what may be said of it besides. */
@@ -97,6 +103,8 @@ export class Storages {
   readonly #mounted = new Map<string, Mounted>();
   /** Disks in use, by path. */
   readonly #claimed = new Set<string>();
+  /** Disks that containers have as device nodes, and how many do. */
+  readonly #granted = new Map<string, number>();
   #devices = 0;
 
   constructor(context: Omit<StorageContext, "disks"> & { readonly disks?: BlockDevices; readonly devices?: string }) {
@@ -119,7 +127,15 @@ export class Storages {
     for (let undone; (undone = this.#mounted.get(mountPoint)?.undone) !== undefined;) await undone.catch(() => undefined);
     const found = this.#mounted.get(mountPoint);
     if (found !== undefined && (found.identity !== identity || driver === "overlayfs")) throw refused(storage, "another storage is mounted there");
-    const mounted = found ?? { driver, identity, options: storage.options, ready: this.#make(mount, storage, owner), holders: 0, shared: false };
+    const mounted = found ?? {
+      driver,
+      fstype: storage.fstype,
+      identity,
+      options: storage.options,
+      ready: this.#make(mount, storage, owner),
+      holders: 0,
+      shared: false,
+    };
     this.#mounted.set(mountPoint, mounted);
     mounted.holders++;
     try {
@@ -132,6 +148,24 @@ export class Storages {
       mounted.shared = true;
       mounted.holders++;
     }
+  }
+
+  /**
+   * Marks disks as those that a container has as device nodes. What is written to a storage's disk beside its file system would be neither verified nor encrypted.
+   * @returns what ends that
+   * @throws {AgentError} ERR_AGENT_REQUEST if one is a storage's
+   */
+  grant(disks: readonly string[]): () => void {
+    const taken = disks.find((path) => this.#claimed.has(path));
+    if (taken !== undefined) throw new AgentError("ERR_AGENT_REQUEST", `the disk ${shown(taken)} is a storage: no container gets it as a device`);
+    for (const path of disks) this.#granted.set(path, (this.#granted.get(path) ?? 0) + 1);
+    return () => {
+      for (const path of disks) {
+        const left = (this.#granted.get(path) ?? 1) - 1;
+        if (left === 0) this.#granted.delete(path);
+        else this.#granted.set(path, left);
+      }
+    };
   }
 
   /** Gives a storage back. */
@@ -189,13 +223,15 @@ export class Storages {
   async #make(mount: Driver, storage: Storage, owner: StorageOwner): Promise<AsyncDisposableStack> {
     await using undo = new AsyncDisposableStack();
     const claimDisk = (until: AsyncDisposableStack): Promise<Disk> => this.#claimDisk(storage, until);
-    await mount({ ...this.#context, storage, owner, undo, claimDisk, deviceName: `pod-${++this.#devices}` });
+    const mounted = (mountPoint: string): Mounted | undefined => this.#mounted.get(mountPoint);
+    await mount({ ...this.#context, storage, owner, undo, mounted, claimDisk, deviceName: `pod-${++this.#devices}` });
     return undo.move();
   }
 
   async #claimDisk(storage: Storage, until: AsyncDisposableStack): Promise<Disk> {
     const disk = await this.#context.disks.find(storage.source);
     if (this.#claimed.has(disk.path)) throw refused(storage, `the disk ${shown(storage.source)} is another storage`);
+    if (this.#granted.has(disk.path)) throw refused(storage, `the disk ${shown(storage.source)} is a device of a container`);
     this.#claimed.add(disk.path);
     until.defer(() => void this.#claimed.delete(disk.path));
     return disk;
@@ -216,6 +252,8 @@ async function mountLayer(work: Work): Promise<void> {
     throw refused(storage, "a disk is an image layer of type erofs or tar with one root hash; nothing is mounted unverified");
   }
   if (storage.fsGroup !== undefined) throw refused(storage, "an image layer belongs to no group");
+  const name = componentsBelow(paths.layers, storage.mountPoint).join("/");
+  if (!LAYER_NAME.test(name)) throw refused(storage, "expected one name of letters, digits, - and _ below the directory of layers");
   const rootHash = fromHex(hash);
   if (disks.mapper !== undefined && fstype === "erofs") return mountErofs(work, rootHash, disks.mapper);
 
@@ -231,11 +269,14 @@ async function mountErofs(work: Work, rootHash: Uint8Array, mapper: DeviceMapper
   const { storage, paths, undo } = work;
   // The directory is the last to go, and the device goes before the disk may be used again.
   makeMountPoint(storage, paths.layers, PARENT_MODE, undo, "mount");
-  const device = await openVerityDevice(await work.claimDisk(undo), rootHash, work.deviceName, mapper, undo);
+  const disk = await work.claimDisk(undo);
+  let device: Disk | undefined;
   try {
+    device = await openVerityDevice(disk, rootHash, work.deviceName, mapper, undo);
     // Set-id programs of an image work (no nosuid); its device nodes do not.
     await mount(work, { type: "erofs", source: device.path, target: storage.mountPoint, options: ["ro", "nodev"] });
   } catch (cause) {
+    if (device === undefined && !(cause instanceof VerityError && cause.code === "ERR_VERITY_CORRUPT")) throw cause;
     throw new AgentError("ERR_AGENT_STORAGE", `layer ${shown(storage.mountPoint)}: the disk ${shown(storage.source)} cannot be mounted under its root hash`, {
       cause,
       details: { source: shown(storage.source) },
@@ -283,13 +324,22 @@ async function mountOverlay(work: Work): Promise<void> {
   const { storage, owner, paths, undo } = work;
   const others = storage.options.filter((option) => !option.startsWith(PRIVATE_OPTION));
   const names = others[0]?.startsWith(LOWER) === true ? others[0].slice(LOWER.length).split(":") : [];
+  const described = storage.options.filter((option) => option.startsWith(LAYER));
   if (storage.fstype !== "fuse3.kata-overlay" || others.length !== 1 || !storage.options.includes(OVERLAY_WRITABLE)) {
     throw refused(storage, "expected type fuse3.kata-overlay, overlay-rw and one lowerdir");
   }
   if (storage.driverOptions.length > 0 || storage.fsGroup !== undefined)
     throw refused(storage, "the root of a container has no driver_options and no fs_group");
   // Only directories that this very container got as verified layers: no other name may become part of its root.
-  for (const name of names) if (!owner.held.has(`${paths.layers}/${name}`)) throw refused(storage, `lowerdir ${shown(name)} is no layer of this container`);
+  for (const [index, name] of names.entries()) {
+    const mountPoint = `${paths.layers}/${name}`;
+    const layer = owner.held.has(mountPoint) ? work.mounted(mountPoint) : undefined;
+    if (layer === undefined) throw refused(storage, `lowerdir ${shown(name)} is no layer of this container`);
+    // The policy looks at the type of a file system here and not where the layer is: the same bytes under the same root hash could be an image of either.
+    if (described[index] !== `${LAYER}${toBase64(encodeUtf8([name, layer.fstype, ...layer.options].join(",")))}`)
+      throw refused(storage, `the description of layer ${shown(name)} is not that of the layer: name, type and options are compared`);
+  }
+  if (described.length !== names.length) throw refused(storage, `${described.length} layers are described, lowerdir has ${names.length}`);
 
   {
     using directory = ConfinedDirectory.open(owner.directory);

@@ -1,9 +1,10 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, watch, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { PassThrough } from "node:stream";
-import { asObject, type JsonObject } from "@sealpod/core";
+import { asObject, concatBytes, encodeUtf8, type JsonObject, toBase64, toHex } from "@sealpod/core";
 import { AgentService, create, type MessageInitShape, StorageSchema, type Storage } from "@sealpod/proto";
 import { encodeReport, type Report } from "@sealpod/snp";
+import { buildLayer, encodeTar } from "@sealpod/verity";
 import type { CgroupDirectories, Cgroups, ContainerCgroup } from "./cgroups.ts";
 import type { GuestSystem, MountRequest } from "./guest-system.ts";
 import type { ProcessLimits } from "./process-limits.ts";
@@ -251,10 +252,45 @@ export async function errorOf(call: () => unknown): Promise<{ readonly code: str
   throw new Error("expected an error");
 }
 
+/** A layer that is an empty directory. */
+const EMPTY_LAYER = await (async () => {
+  const parts: Uint8Array[] = [];
+  const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
+  const tar = encodeTar([{ kind: "directory", path: ".", mode: 0o755, uid, gid, mtime: 0 }]);
+  const { rootHash } = await buildLayer(tar, { write: (bytes) => Promise.resolve(void parts.push(bytes.slice())) });
+  return { bytes: concatBytes(...parts), hash: toHex(rootHash) };
+})();
+
+/**
+ * Storages of a container whose root has one layer, which containers share. Its disk is put into the directory `devices` beside the guest's root.
+ * @param root directory of the guest
+ */
+export function rootStorages(root: string, id: string): MessageInitShape<typeof StorageSchema>[] {
+  const option = "io.katacontainers.fs-opt";
+  const options = ["ro", `${option}.block_device=file`, `${option}.is-layer`, `${option}.root-hash=${EMPTY_LAYER.hash}`];
+  const disk = `${root}/../devices/e0`;
+  if (existsSync(`${root}/../devices`) && !existsSync(disk)) writeFileSync(disk, EMPTY_LAYER.bytes);
+  return [
+    { driver: "blk", source: "e0", fstype: "tar", options, mountPoint: `${root}/sandbox/layers/empty` },
+    {
+      driver: "overlayfs",
+      source: "none",
+      fstype: "fuse3.kata-overlay",
+      options: [`${option}.layer=${toBase64(encodeUtf8(["empty", "tar", ...options].join(",")))}`, `${option}.overlay-rw`, "lowerdir=empty"],
+      mountPoint: `${root}/shared/containers/${id}`,
+    },
+  ];
+}
+
 /** A policy that allows what the known `allow-all.rego` does, written for tests. */
 export function allowAll(except: readonly string[] = [], more = ""): string {
   const rules = AgentService.methods.map(({ input }) => input.name).filter((name) => !except.includes(name));
   return `package agent_policy\n\n${[...new Set(rules)].map((rule) => `default ${rule} := true\n`).join("")}\n${more}`;
+}
+
+/** A report that nobody has signed. */
+export function reportOf(hostData: Uint8Array, reportData: Uint8Array): Uint8Array {
+  return encodeReport({ ...EMPTY_REPORT, hostData, reportData });
 }
 
 /** A report interface in a plain directory that answers with reports of one HOST_DATA. For the real emulator see laptop/psp. */
@@ -272,7 +308,7 @@ export function serveReports(directory: string, hostData: Uint8Array): { close()
   const answer = (name: string, entry: string): void => {
     if (answered.has(name) || !existsSync(`${entry}/inblob`) || readFileSync(`${entry}/inblob`).length !== 64) return;
     answered.add(name);
-    writeFileSync(`${entry}/outblob`, encodeReport({ ...EMPTY_REPORT, hostData, reportData: new Uint8Array(readFileSync(`${entry}/inblob`)) }));
+    writeFileSync(`${entry}/outblob`, reportOf(hostData, new Uint8Array(readFileSync(`${entry}/inblob`))));
     writeFileSync(`${entry}/auxblob`, "");
     writeFileSync(`${entry}/provider`, "sev_guest\n");
     writeFileSync(`${entry}/generation.new`, "1\n");

@@ -1,5 +1,5 @@
 import { encodeUtf8, toHex } from "@sealpod/core";
-import { LAYER_SALT_LENGTH, readLayerTrailer, VERITY_BLOCK } from "@sealpod/verity";
+import { LAYER_SALT_LENGTH, VERITY_BLOCK, verifiedDataBlocks } from "@sealpod/verity";
 import type { Disk } from "./block-devices.ts";
 import type { DeviceMapper } from "./device-mapper.ts";
 import { openDisk } from "./disk-source.ts";
@@ -8,14 +8,14 @@ const SECTOR = 512;
 
 /**
  * Opens the image of a layer file through dm-verity, read-only: the kernel checks each block against the root hash when it is read, and answers EIO if it
- * is another (specs/runtime.md 4.10 A). Nothing has been read through it yet, so a wrong root hash shows only when somebody does (specs/uvm.md 9, trap 8).
+ * is another (specs/runtime.md 4.10 A). Where the data ends is checked here, for the kernel takes the number that it is told.
  * @param undo gets what removes the device
- * @throws {VerityError} ERR_VERITY_LAYOUT if the disk has not the shape that its trailer states
+ * @throws {VerityError} ERR_VERITY_LAYOUT if the disk has not the shape that its trailer states, ERR_VERITY_CORRUPT if its tree is none of the root hash
  * @throws {AgentError} ERR_AGENT_COMMAND, ERR_AGENT_STORAGE
  */
 export async function openVerityDevice(disk: Disk, rootHash: Uint8Array, name: string, mapper: DeviceMapper, undo: AsyncDisposableStack): Promise<Disk> {
   using source = openDisk(disk);
-  const dataBlocks = await readLayerTrailer(source);
+  const dataBlocks = await verifiedDataBlocks(source, rootHash);
   const size = dataBlocks * VERITY_BLOCK;
   const path = await mapper.create(name, encodeUtf8(verityTable(disk.path, dataBlocks, rootHash)), "read-only");
   undo.defer(() => mapper.remove(name));

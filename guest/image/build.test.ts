@@ -18,13 +18,13 @@ import { readUvm, uvmGuestFiles, uvmMeasurement, uvmRootFiles, verifyUvm } from 
 
 /** A whole build on a Debian that is made up: what the packages have in common with real ones is their form. */
 let scratch = "";
-let debian = new SampleDebian(writeFile);
+let debian = new SampleDebian(writeFile, readFile);
 beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "sealpod-image-test-"));
 });
 afterAll(() => rm(scratch, { recursive: true, force: true }));
 beforeEach(() => {
-  debian = new SampleDebian(writeFile);
+  debian = new SampleDebian(writeFile, readFile);
 });
 
 const NODE = sampleElf({ interpreter: "/lib64/ld-linux-x86-64.so.2", libraries: ["libc.so.6"], sections: { ".symtab": new Uint8Array(1000).fill(1) } });
@@ -142,7 +142,7 @@ describe("buildUvm", () => {
       });
     debian.packages.set(
       "libc6",
-      new SampleDebian(writeFile).packages.get("libc6") ?? {
+      new SampleDebian(writeFile, readFile).packages.get("libc6") ?? {
         record: { name: "", version: "", architecture: "", sha256: "" },
         deb: new Uint8Array(),
         items: [],

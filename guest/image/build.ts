@@ -11,6 +11,7 @@ import { type BillOfMaterials, encodeBill, requireLocked } from "./bill-of-mater
 import { uvmCommandLine, type UvmTarget } from "./command-line.ts";
 import { outputOf, startCommand, type StartCommand } from "./command.ts";
 import { COMPILER_PACKAGE, DEFAULT_KERNEL_PACKAGE, KERNEL_PACKAGE, LIBRARY_PACKAGES, PROGRAMS } from "./contents.ts";
+import { stripElf } from "./elf.ts";
 import { type DebianPackage, fetchPackages, resolvePackages } from "./debian-packages.ts";
 import { ImageError } from "./errors.ts";
 import { buildInitrd } from "./initrd.ts";
@@ -20,6 +21,7 @@ import { makeDirectory } from "./make-directory.ts";
 import { encodeManifest, MANIFEST_FILE, type UvmFile, type UvmManifest } from "./manifest.ts";
 import { PackageFiles } from "./package-files.ts";
 import { buildRoot, type UvmProfile } from "./root.ts";
+import { saveAgent } from "./saved-agent.ts";
 
 /** Name of the bill of materials in an image's directory. */
 export const BILL_FILE = "bom.json";
@@ -102,8 +104,11 @@ export async function buildUvm(options: BuildUvmOptions): Promise<UvmManifest> {
     const modules = new KernelModules(files, release, unpackWith(start, scratch, signal));
     step("making the initial RAM disk");
     const initrd = await buildInitrd(modules, target, helper);
+    step("loading the agent");
+    const node = await stripElf(options.node.bytes, "the node binary");
+    const agent = await saveAgent(node, options.agent.bytes, { start, scratch, signal });
     step("making the root");
-    const root = await buildRoot(files, modules, { target, profile, node: options.node.bytes, agent: options.agent.bytes, helper });
+    const root = await buildRoot(files, modules, { target, profile, node, agent, helper });
     return await publish(output, async (directory) => {
       const layer = await writeRoot(join(directory, FILES.root), encodeTar(root.tarItems()), step);
       const manifest: UvmManifest = {

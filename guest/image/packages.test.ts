@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { concatBytes, encodeUtf8 } from "@sealpod/core";
@@ -98,10 +98,10 @@ describe("packages of the machine's apt", () => {
     directory = await mkdtemp(join(tmpdir(), "sealpod-packages-"));
   });
   afterAll(() => rm(directory, { recursive: true }));
-  let debian = new SampleDebian(writeFile);
+  let debian = new SampleDebian(writeFile, readFile);
   const tools = (): Parameters<typeof resolvePackages>[1] => ({ start: debian.start, directory: join(directory, "cache") });
   beforeEach(() => {
-    debian = new SampleDebian(writeFile);
+    debian = new SampleDebian(writeFile, readFile);
   });
 
   it("are chosen by name, the newest kernel in place of the package that names it", async () => {

@@ -1,10 +1,11 @@
 import type { UvmTarget } from "./command-line.ts";
 import { BOOT_MODULES, LATER_MODULES, LIBRARY_DIRECTORIES, PROGRAMS } from "./contents.ts";
-import { memorySource, parseElf, stripElf } from "./elf.ts";
+import { memorySource, parseElf } from "./elf.ts";
 import { ImageError } from "./errors.ts";
 import { ImageTree } from "./image-tree.ts";
 import type { KernelModules } from "./kernel-modules.ts";
 import type { PackageFiles } from "./package-files.ts";
+import { AGENT_ENGINE_OPTIONS } from "./saved-agent.ts";
 
 /** What the agent takes for the formats of pods: those of the AKS documents, or of upstream Confidential Containers. */
 export type UvmProfile = "aks" | "coco";
@@ -16,8 +17,9 @@ const OWN = "usr/lib/sealpod";
 export interface RootParts {
   readonly target: UvmTarget;
   readonly profile: UvmProfile;
-  /** Node's program as npm has it. */
+  /** Node's program, stripped. */
   readonly node: Uint8Array;
+  /** What Node saved of the agent (saved-agent.ts). */
   readonly agent: Uint8Array;
   /** The native helper (guest/init). */
   readonly helper: Uint8Array;
@@ -27,8 +29,11 @@ export interface RootParts {
 export function agentCommand(profile: UvmProfile, target: UvmTarget): readonly string[] {
   return [
     "/usr/bin/node",
-    "--disallow-code-generation-from-strings",
-    `/${OWN}/agent.mjs`,
+    ...AGENT_ENGINE_OPTIONS,
+    "--snapshot-blob",
+    `/${OWN}/agent.saved`,
+    // Where a program's name stands. There is no such file: Node asks for none, as the program is in what was saved.
+    "sealpod-agent",
     "--listen",
     "virtio:sealpod",
     "--machine",
@@ -45,6 +50,8 @@ export function agentCommand(profile: UvmProfile, target: UvmTarget): readonly s
 export function rootMounts(target: UvmTarget): readonly string[] {
   return [
     "tmpfs /run nosuid,nodev,mode=755",
+    // Containers write into it, so it has an end of its own: the host's files (4 MiB), and more report entries than are served at a time.
+    "tmpfs /run/sealpod nosuid,nodev,noexec,mode=755,size=8m,nr_inodes=2048",
     "tmpfs /tmp nosuid,nodev,mode=1777",
     "tmpfs /var/lib/sealpod nosuid,nodev,mode=700",
     ...(target === "snp" ? ["configfs /sys/kernel/config nosuid,nodev,noexec"] : []),
@@ -74,15 +81,14 @@ export async function buildRoot(files: PackageFiles, modules: KernelModules, par
   tree.addSymlink("etc/mtab", "../proc/self/mounts");
   tree.addFile("etc/sealpod/init", 0o644, lines(agentCommand(parts.profile, parts.target)));
   tree.addFile("etc/sealpod/mounts", 0o644, lines(rootMounts(parts.target)));
-  tree.addFile(`${OWN}/agent.mjs`, 0o644, parts.agent);
+  tree.addFile(`${OWN}/agent.saved`, 0o644, parts.agent);
   tree.addFile(`${OWN}/helper`, 0o755, parts.helper);
-  const node = await stripElf(parts.node, "the node binary");
-  tree.addFile("usr/bin/node", 0o755, node);
+  tree.addFile("usr/bin/node", 0o755, parts.node);
   const loaded = (await modules.closure(BOOT_MODULES[parts.target])).map(({ name }) => name);
   for (const { name, bytes } of await modules.closure(LATER_MODULES.filter((name) => modules.has(name))))
     if (!loaded.includes(name)) tree.addFile(`${OWN}/modules/${name}.ko`, 0o644, bytes);
 
-  const queue: { readonly name: string; readonly bytes: Uint8Array }[] = [{ name: "usr/bin/node", bytes: node }];
+  const queue: { readonly name: string; readonly bytes: Uint8Array }[] = [{ name: "usr/bin/node", bytes: parts.node }];
   for (const { files: paths } of PROGRAMS) for (const path of paths) queue.push(...take(tree, files, path));
   await addLibraries(tree, files, queue);
   return tree;

@@ -105,9 +105,11 @@ export class SampleDebian {
   /** What apt-get does instead of fetching. */
   failDownload: Error | undefined;
   readonly #write: (path: string, bytes: Uint8Array) => Promise<void>;
+  readonly #read: (path: string) => Promise<Uint8Array>;
 
-  constructor(write: (path: string, bytes: Uint8Array) => Promise<void>) {
+  constructor(write: (path: string, bytes: Uint8Array) => Promise<void>, read: (path: string) => Promise<Uint8Array>) {
     this.#write = write;
+    this.#read = read;
     const modules = new Set([...BOOT_MODULES.emulated, ...OPTIONAL_BOOT_MODULES.emulated, ...LATER_MODULES, "virtio", "virtio_ring", "dm_bufio"]);
     modules.delete("ext4");
     const directory = `./lib/modules/${RELEASE}`;
@@ -176,6 +178,9 @@ export class SampleDebian {
     } else if (command === "dpkg-deb") {
       const name = /([^/]+?)_[^/]*\.deb$/.exec(operands[0] ?? "")?.[1] ?? "";
       yield* encodeTar(this.packages.get(name)?.items ?? []);
+    } else if (command === "env") {
+      // Node, which saves the agent.
+      await this.#write(`${cwd}/agent.saved`, concatBytes(encodeUtf8(`saved by ${args.join(" ")}: `), await this.#read(`${cwd}/agent.cjs`)));
     } else throw new ImageError("ERR_IMAGE_PLATFORM", `${command} is not on this machine`);
   }
 }

@@ -3,8 +3,8 @@ import { AgentService } from "@sealpod/proto";
 import type { AgentClient } from "./agent-client.ts";
 import { SandboxError } from "./errors.ts";
 
-/** Bytes asked for by one read: what other shims ask for. */
-const READ_LENGTH = 32 * 1024;
+/** Bytes asked for by one read: a pipe, and the most that our agent gives. Other shims ask for half of it. */
+const READ_LENGTH: number = 64 * 1024;
 
 /** Bytes of one write: far below the largest message. */
 const WRITE_LENGTH: number = 1024 * 1024;

@@ -410,7 +410,7 @@ describe("processes", () => {
     const process = await made.start({ stdout, stderr });
     expect(await process.exited).toBe(137);
     expect([stdout.text, stderr.text]).toEqual(["one two", "error"]);
-    expect(order.slice(0, -1).toSorted()).toEqual(["stderr 32768", "stderr 32768", "stdout 32768", "stdout 32768", "stdout 32768"]);
+    expect(order.slice(0, -1).toSorted()).toEqual(["stderr 65536", "stderr 65536", "stdout 65536", "stdout 65536", "stdout 65536"]);
     expect(order.at(-1)).toBe("wait");
     expect(driver.requests.at(-1)).toMatchObject({ $typeName: "grpc.WaitProcessRequest", containerId: CONTAINER, execId: CONTAINER });
   });
@@ -420,7 +420,7 @@ describe("processes", () => {
     const spec = { ...(container().spec as object), process: { terminal: true, args: ["sh"], cwd: "/" } };
     const made = await (await boot(driver)).createContainer(container({ spec }));
     expect(await (await made.start()).exited).toBe(0);
-    expect(order).toEqual(["stdout 32768", "stdout 32768", "wait"]);
+    expect(order).toEqual(["stdout 65536", "stdout 65536", "wait"]);
   });
 
   it("goes on reading when a sink fails", async () => {

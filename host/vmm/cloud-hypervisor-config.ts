@@ -64,9 +64,17 @@ export function planMachine(config: MachineConfig, vsock: string, confidential: 
   };
 }
 
-/** Body of vm.add-disk for a layer. */
-export function diskConfig(path: string, vcpus: number, segment: number): JsonObject {
-  return { path, readonly: true, direct: false, vhost_user: false, num_queues: vcpus, queue_size: 1024, pci_segment: segment };
+/** A disk to be added. */
+export interface AddedDisk {
+  readonly path: string;
+  readonly vcpus: number;
+  readonly segment: number;
+  readonly readonly: boolean;
+}
+
+/** Body of vm.add-disk. */
+export function diskConfig({ path, vcpus, segment, readonly }: AddedDisk): JsonObject {
+  return { path, readonly, direct: false, vhost_user: false, num_queues: vcpus, queue_size: 1024, pci_segment: segment };
 }
 
 /**

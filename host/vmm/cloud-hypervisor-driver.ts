@@ -9,7 +9,16 @@ import { Child } from "./child.ts";
 import { CloudHypervisorApi } from "./cloud-hypervisor-api.ts";
 import { DISKS_PER_SEGMENT, PCI_SEGMENTS, diskConfig, diskSource, planMachine, type MachinePlan } from "./cloud-hypervisor-config.ts";
 import { MachineConsole, printable } from "./console.ts";
-import { validateMachineConfig, type GuestInterface, type Launch, type Machine, type MachineConfig, type MachineExit, type VmmDriver } from "./driver.ts";
+import {
+  validateMachineConfig,
+  type DiskOptions,
+  type GuestInterface,
+  type Launch,
+  type Machine,
+  type MachineConfig,
+  type MachineExit,
+  type VmmDriver,
+} from "./driver.ts";
 import { VmmError } from "./errors.ts";
 import { PROGRAM_DIRECTORIES, findExecutables } from "./executables.ts";
 import { AGENT_VSOCK_PORT, dialHybridVsock } from "./hybrid-vsock.ts";
@@ -258,7 +267,7 @@ class CloudHypervisorMachine implements Machine {
     }
   }
 
-  async attachDisk(path: string): Promise<{ readonly source: string }> {
+  async attachDisk(path: string, { readonly = true }: DiskOptions = {}): Promise<{ readonly source: string }> {
     this.#assertRunning();
     const absolute = resolve(path);
     const file = await stat(absolute).catch((cause: unknown) => {
@@ -269,7 +278,7 @@ class CloudHypervisorMachine implements Machine {
     const segment = this.#takePlace(absolute);
     const { api, config, limits } = this.#parts;
     try {
-      const device = await api.addDisk(diskConfig(absolute, config.vcpus, segment), limits.hotPlugMs);
+      const device = await api.addDisk(diskConfig({ path: absolute, vcpus: config.vcpus, segment, readonly }), limits.hotPlugMs);
       return { source: await this.#sourceOf(device, segment) };
     } catch (cause) {
       // Without an answer the disk may be there all the same, so its place stays taken.

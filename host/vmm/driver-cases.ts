@@ -43,7 +43,8 @@ export type DriverCaseName =
   | "own-end"
   | "stop"
   | "stop-in-use"
-  | "two";
+  | "two"
+  | "writable";
 
 /** What every driver must do, whatever its machines are. */
 export interface DriverCase {
@@ -204,6 +205,24 @@ export const DRIVER_CASES: readonly DriverCase[] = [
       const last = await attach(machine, directory, "last");
       assert.equal(await ask(machine, `disk ${last.source}`), last.digest);
       await machine.stop();
+      assertNothingLeft(fixture);
+    },
+  },
+  {
+    name: "writable",
+    title: "lets a guest write to a disk that was attached so, and to no other",
+    run: async ({ driver, configure }) => {
+      const fixture = await configure();
+      const machine = await driver.start(fixture.config);
+      const paths = ["written", "kept"].map((name) => join(fixture.directory, name));
+      const [written = "", kept = ""] = paths;
+      for (const path of paths) await writeFile(path, block("before"));
+      const { source } = await machine.attachDisk(written, { readonly: false });
+      assert.equal(await ask(machine, `write ${source}`), true);
+      assert.equal(await ask(machine, `write ${(await machine.attachDisk(kept)).source}`), false);
+      await machine.stop();
+      assert.equal(readFileSync(written, "latin1").slice(0, 14), "writtenwritten");
+      assert.deepEqual(readFileSync(kept), block("before"));
       assertNothingLeft(fixture);
     },
   },

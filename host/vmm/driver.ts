@@ -139,10 +139,10 @@ export interface Machine {
    */
   connectAgent(): Promise<ByteStream>;
   /**
-   * Attaches a file as a read-only disk; `source` is the name that the agent finds it by.
+   * Attaches a file as a disk; `source` is the name that the agent finds it by. A driver without disks of its own refuses one that is to be written.
    * @throws {VmmError} ERR_VMM_STOPPED, ERR_VMM_DISK
    */
-  attachDisk(path: string): Promise<{ readonly source: string }>;
+  attachDisk(path: string, options?: DiskOptions): Promise<{ readonly source: string }>;
   /**
    * Forwards a TCP port of the host's loopback address to one of the guest. Host port 0 picks a free one. Returns the host's port.
    * @throws {VmmError} ERR_VMM_STOPPED, ERR_VMM_FORWARD
@@ -152,6 +152,12 @@ export interface Machine {
   stop(): Promise<void>;
   /** Resolves when the machine has ended, for whatever reason, and nothing of it is left. */
   readonly exited: Promise<MachineExit>;
+}
+
+/** Options of {@link Machine.attachDisk}. */
+export interface DiskOptions {
+  /** Default true. What a guest writes to a disk, the host reads, and may change: a guest encrypts what it keeps there. */
+  readonly readonly?: boolean;
 }
 
 /** An interface of the guest, to be configured by the agent. */

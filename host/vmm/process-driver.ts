@@ -7,6 +7,7 @@ import { byteStream, type ByteStream } from "@sealpod/ttrpc";
 import { Child, ReadyPipe, type ChildExit } from "./child.ts";
 import {
   validateMachineConfig,
+  type DiskOptions,
   type GuestInterface,
   type Launch,
   type Machine,
@@ -210,9 +211,14 @@ class ProcessMachine implements Machine {
     return byteStream(socket);
   }
 
-  async attachDisk(path: string): Promise<{ readonly source: string }> {
+  async attachDisk(path: string, { readonly = true }: DiskOptions = {}): Promise<{ readonly source: string }> {
     this.#assertRunning();
     const absolute = resolve(path);
+    if (!readonly) {
+      throw new VmmError("ERR_VMM_DISK", `machine ${this.id}: cannot attach ${absolute} to be written: a process of this host has no disks of its own`, {
+        hint: "Storage that only the guest can read needs a virtual machine.",
+      });
+    }
     const file = await stat(absolute).catch((cause: unknown) => {
       throw new VmmError("ERR_VMM_DISK", `machine ${this.id}: cannot attach ${absolute}: ${messageOf(cause)}`, { cause });
     });

@@ -55,7 +55,7 @@ describe.skipIf(!isRoot)(`every driver${isRoot ? "" : " (skipped: needs root)"}`
     configure,
     source: /^[0-9a-f]{2}$/,
     networks: ["user"],
-    cannot: { events: "its guest has no kernel of its own" },
+    cannot: { events: "its guest has no kernel of its own", writable: "it has no disks of its own" },
   };
   for (const item of DRIVER_CASES) it.skipIf(subject.cannot?.[item.name] !== undefined)(caseTitle(subject, item), () => item.run(subject));
 
@@ -68,6 +68,10 @@ describe.skipIf(!isRoot)(`every driver${isRoot ? "" : " (skipped: needs root)"}`
       sources.push((await machine.attachDisk(join(directory, name))).source);
     }
     expect(sources).toEqual(["02", "03"]);
+    await expect(machine.attachDisk(join(directory, "a"), { readonly: false })).rejects.toMatchObject({
+      code: "ERR_VMM_DISK",
+      message: expect.stringContaining("no disks of its own") as string,
+    });
     await machine.stop();
   });
 });

@@ -7,6 +7,7 @@ import { Child, type ChildExit } from "./child.ts";
 import { MachineConsole } from "./console.ts";
 import {
   validateMachineConfig,
+  type DiskOptions,
   type GuestInterface,
   type Launch,
   type Machine,
@@ -270,7 +271,7 @@ class QemuMachine implements Machine {
     return this.#running.channel.open();
   }
 
-  async attachDisk(path: string): Promise<{ readonly source: string }> {
+  async attachDisk(path: string, { readonly = true }: DiskOptions = {}): Promise<{ readonly source: string }> {
     this.#assertRunning();
     const absolute = resolve(path);
     const fail = (reason: string, cause?: unknown): never => {
@@ -288,7 +289,7 @@ class QemuMachine implements Machine {
     const node = `disk${place}`;
     const device = { driver: "virtio-blk-pci", id: `${node}-device`, drive: node, bus, addr: address, ...deviceAccess(this.#confidential) };
     try {
-      await monitor.execute("blockdev-add", { driver: "raw", "node-name": node, "read-only": true, file: { driver: "file", filename: absolute } });
+      await monitor.execute("blockdev-add", { driver: "raw", "node-name": node, "read-only": readonly, file: { driver: "file", filename: absolute } });
       try {
         await monitor.execute("device_add", device);
       } catch (error) {

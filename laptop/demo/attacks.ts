@@ -20,6 +20,8 @@ export interface AttackWorld {
   /** What the security processor measures when such a pod is launched. */
   readonly measured: PodMachine["measured"];
   readonly directory: string;
+  /** Takes the attacks that leave a sandbox as it was; each has one of its own without it. */
+  readonly shared?: SharedSandbox;
   readonly up: Up;
   readonly fetch: LaptopFetch;
   readonly clock: Clock;
@@ -114,25 +116,26 @@ interface Creation {
 }
 
 async function playExec(world: AttackWorld): Promise<Outcome> {
-  return withSandbox(world, world.manifest, async (prepared) => {
-    await prepared.start(prepared.plan.sandbox);
+  return inSandbox(world, async (prepared) => {
     const target = first(prepared);
     const handle = await prepared.start(target);
     const pod = { ...prepared, containers: [handle], exited: prepared.sandbox.exited };
-    return refusal("ERR_SANDBOX_DENIED", ["ExecProcessRequest is blocked by policy", "exec"], async () => {
+    const outcome = await refusal("ERR_SANDBOX_DENIED", ["ExecProcessRequest is blocked by policy", "exec"], async () => {
       await execInPod(pod, target.name, ["/bin/sh", "-c", "cat /tmp/html/index.html"], world.random);
     });
+    await handle.container.remove();
+    return outcome;
   });
 }
 
 /** Sends a changed CreateContainer, which must be refused, and then the unchanged one, which must not. */
 async function playCreate(world: AttackWorld, change: (creation: Creation) => Creation | Promise<Creation>, ...reasons: readonly string[]): Promise<Outcome> {
-  return withSandbox(world, world.manifest, async (prepared) => {
-    await prepared.start(prepared.plan.sandbox);
+  return inSandbox(world, async (prepared) => {
     const planned = first(prepared);
     const changed = await change({ planned, layers: prepared.layers.get(planned.image) ?? [] });
     const outcome = await refusal("ERR_SANDBOX_DENIED", ["CreateContainerRequest is blocked by policy", ...reasons], async () => create(prepared, changed));
-    await prepared.start(planned);
+    const { container } = await prepared.start(planned);
+    await container.remove();
     return { ...outcome, facts: { control: "the same request, unchanged, was accepted" } };
   });
 }
@@ -152,8 +155,7 @@ async function playOtherLayer(world: AttackWorld): Promise<Outcome> {
 }
 
 async function playFlippedLayer(world: AttackWorld): Promise<Outcome> {
-  return withSandbox(world, world.manifest, async (prepared) => {
-    await prepared.start(prepared.plan.sandbox);
+  return inSandbox(world, async (prepared) => {
     const planned = first(prepared);
     const layers = prepared.layers.get(planned.image) ?? [];
     const [top] = layers.slice(-1);
@@ -161,10 +163,11 @@ async function playFlippedLayer(world: AttackWorld): Promise<Outcome> {
     const path = join(world.directory, `flipped-${toHex(world.random.bytes(4))}.layer`);
     await copyFile(top.path, path);
     await flipBit(path, 512 + 7);
-    // The policy cannot know: the host names the right hash. The agent's own reading finds out.
+    // The policy cannot know: the host names the right hash. Reading finds out: the agent's own, or that of the machine's kernel.
+    const words = world.pod.driver.isolation === "none" ? "data block 0 does not match" : "cannot be mounted under its root hash";
     const changed = { planned, layers: [...layers.slice(0, -1), { ...top, path }] };
     try {
-      return await refusal("ERR_SANDBOX_AGENT", ["data block 0 "], async () => create(prepared, changed));
+      return await refusal("ERR_SANDBOX_AGENT", [words], async () => create(prepared, changed));
     } finally {
       await rm(path, { force: true });
     }
@@ -347,6 +350,50 @@ async function refusal(code: string, words: readonly string[], attempt: () => Pr
     return { refused: isSealpodError(error) && error.code === code && words.every((word) => reason.includes(word)), reason };
   }
   return { refused: false, reason: "it was not refused" };
+}
+
+/** One sandbox, with the pod's own container in it, for attacks one after the other: a machine takes seconds to start. */
+export class SharedSandbox {
+  #prepared: Promise<PreparedPod> | undefined;
+
+  /** Whatever fails in it takes it along: the next attack gets a new one. */
+  async use<T>(world: AttackWorld, use: (prepared: PreparedPod) => Promise<T>): Promise<T> {
+    this.#prepared ??= startedSandbox(world);
+    try {
+      return await use(await this.#prepared);
+    } catch (error) {
+      await this.end();
+      throw error;
+    }
+  }
+
+  async end(): Promise<void> {
+    const prepared = await this.#prepared?.catch(() => undefined);
+    this.#prepared = undefined;
+    await prepared?.stop();
+  }
+}
+
+async function startedSandbox(world: AttackWorld): Promise<PreparedPod> {
+  const prepared = await preparePod({ ...world.pod, manifest: world.manifest, directory: newDirectory(world) });
+  try {
+    await prepared.start(prepared.plan.sandbox);
+    return prepared;
+  } catch (error) {
+    await prepared.stop();
+    throw error;
+  }
+}
+
+/** A sandbox with the pod's own container in it, which the attack leaves as it was. */
+async function inSandbox<T>(world: AttackWorld, use: (prepared: PreparedPod) => Promise<T>): Promise<T> {
+  if (world.shared !== undefined) return world.shared.use(world, use);
+  const own = new SharedSandbox();
+  try {
+    return await own.use(world, use);
+  } finally {
+    await own.end();
+  }
 }
 
 /** A sandbox of its own for one attack. */

@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fromHex, sha256, toHex } from "@sealpod/core";
 import { fileSource, run, systemClock, systemRandom } from "@sealpod/io";
+import { noVm, skippedVm } from "@sealpod/machine/testing";
 import { parsePodManifest } from "@sealpod/pod";
 import { parseReport } from "@sealpod/snp";
 import { openErofsLayer } from "@sealpod/verity";
@@ -171,6 +172,30 @@ describe.skipIf(!isRoot)(`the demo${isRoot ? "" : " (skipped: needs root)"}`, ()
 
   it("leaves nothing behind but what it was asked to keep", async () => {
     expect((await stateDirectories()).filter((name) => !before.includes(name))).toEqual([]);
+  });
+});
+
+// The same pod in a utility VM, with an attack of each kind that meets the VM: its policy, its disks, its launch.
+describe.skipIf(noVm !== undefined)(`the demo in a utility VM${skippedVm}`, () => {
+  it("runs its pod there, and refuses what it has to", { timeout: 600_000 }, async () => {
+    const attacks = ["other-command", "flipped-layer-byte", "changed-policy"];
+    const demo = await runDemo({
+      files: { example: join(ROOT, "examples/key-release"), bundles: join(ROOT, "build"), uvm: join(ROOT, "build", "uvm") },
+      node: process.execPath,
+      isolation: "vm",
+      attacks,
+      clock: systemClock,
+      random: systemRandom,
+    });
+    expect(demo.steps.filter((step) => !step.ok)).toEqual([]);
+    expect(demo.refusals.filter((item) => !item.ok)).toEqual([]);
+    expect(demo.refusals.map((item) => item.name)).toEqual(attacks);
+    expect(demo.steps.find((step) => step.name === "run")?.facts).toMatchObject({
+      isolation: expect.stringContaining("vm: QEMU"),
+      "launch measurement": expect.stringMatching(/^[0-9a-f]{96}$/),
+      measured: expect.stringMatching(/^vmlinux, initrd\.cpio, command line/),
+    });
+    expect(demo.steps.at(-1)?.facts["page"]).toContain("encrypted");
   });
 });
 

@@ -14,7 +14,7 @@ import { OutputLog, parsePodManifest, startPod, type PodManifest, type RunningPo
 import { PspClient } from "@sealpod/psp";
 import { laptopFetch, openLaptopAuthority, startServices, type RunningServices } from "@sealpod/services";
 import { ownerToken } from "./access.ts";
-import { findAttacks, playAttack, prepareAttacks, type AttackWorld } from "./attacks.ts";
+import { findAttacks, playAttack, prepareAttacks, SharedSandbox, type AttackWorld } from "./attacks.ts";
 import { DemoError } from "./errors.ts";
 import { attest, claimsOf, collectEvidence, makeWrappingKey } from "./evidence.ts";
 import { EMULATED, type DemoResult, type Facts, type RefusalResult, type StepResult } from "./result.ts";
@@ -25,8 +25,8 @@ export const DEFAULT_PORT = 8443;
 /** How the names of state directories in the system's temporary directory begin. */
 export const STATE_PREFIX = "sealpod-demo-";
 
-/** Milliseconds until the page must be there: the sidecar makes an RSA key, asks three services and the app starts nginx. */
-const PAGE_LIMIT = 60_000;
+/** Milliseconds until the page must be there: the sidecar makes an RSA key, asks three services and the app starts nginx; on an emulated processor each takes tens of times longer. */
+const PAGE_LIMIT = 300_000;
 
 /** Programs and files that the demo works with. */
 export interface DemoFiles {
@@ -44,6 +44,8 @@ export interface DemoOptions {
   /** Program that runs the bundles: Node 24. */
   readonly node: string;
   readonly isolation: IsolationChoice;
+  /** Attacks to play; default: all. */
+  readonly attacks?: readonly string[];
   /** Directory that gets every artefact; it must be new or empty. */
   readonly keep?: string;
   /** HTTPS port on loopback; default {@link DEFAULT_PORT}, or a free one if that is taken. */
@@ -293,11 +295,16 @@ class Walk {
     const { up } = this.#running();
     const directory = join(this.#state, "run");
     await prepareAttacks(directory);
-    const world = { manifest, pod: this.#podOptions(), measured: this.#ran().measured, directory, up, fetch: laptopFetch(up), clock, random };
-    for (const attack of findAttacks([])) {
-      this.#options.signal?.throwIfAborted();
-      this.#options.onProgress?.(attack.title);
-      this.#report(await playAttack(attack, world, "myapplication.yaml"));
+    const shared = new SharedSandbox();
+    const world = { shared, manifest, pod: this.#podOptions(), measured: this.#ran().measured, directory, up, fetch: laptopFetch(up), clock, random };
+    try {
+      for (const attack of findAttacks(this.#options.attacks ?? [])) {
+        this.#options.signal?.throwIfAborted();
+        this.#options.onProgress?.(attack.title);
+        this.#report(await playAttack(attack, world, "myapplication.yaml"));
+      }
+    } finally {
+      await shared.end();
     }
   }
 
@@ -351,6 +358,7 @@ class Walk {
       up: this.#running().up,
       driver: this.#ran().driver,
       guest: this.#ran().guest,
+      cpuLimits: !this.#ran().slow,
       layerDirectory: join(this.#state, "layers"),
       clock,
       random,

@@ -1,5 +1,5 @@
 export { call, ownerToken } from "./access.ts";
-export { ATTACKS, findAttacks, playAttack, prepareAttacks } from "./attacks.ts";
+export { ATTACKS, findAttacks, playAttack, prepareAttacks, SharedSandbox } from "./attacks.ts";
 export type { Attack, AttackWorld } from "./attacks.ts";
 export { DEFAULT_PORT, runDemo } from "./demo.ts";
 export type { DemoFiles, DemoOptions } from "./demo.ts";

@@ -24,6 +24,8 @@ export interface PodMachine {
     readonly files: readonly string[];
     readonly commandLine: string;
   };
+  /** True if the processor is emulated as well: everything takes tens of times longer, and a container's share of such a processor is none to live on. */
+  readonly slow: boolean;
   /** In words, for whoever runs the pod: what isolates it, and what does not. */
   readonly description: string;
 }
@@ -49,6 +51,7 @@ export function processMachine(node: string, agentBundle: string): PodMachine {
     driver: new ProcessDriver(),
     guest,
     measured: { files: guest.measuredFiles, commandLine: guest.commandLine },
+    slow: false,
     description: "process: namespaces of this machine, NO isolation from root",
   };
 }
@@ -78,11 +81,13 @@ async function virtualMachine({ node, agentBundle, uvmDirectory, progress = () =
   const driver = new QemuDriver();
   await driver.probe();
   const guest = await openUvm({ directory: uvmDirectory, node, agentBundle, progress });
+  const slow = (await driver.accelerator()).kind === "tcg";
   return {
     isolation: "vm",
     driver,
     guest,
     measured: { files: [guest.kernel, guest.initrd], commandLine: guest.commandLine },
-    description: `vm: QEMU (${(await driver.accelerator()).kind === "kvm" ? "KVM" : "TCG, emulated processor"}), its memory readable by this machine's root`,
+    slow,
+    description: `vm: QEMU (${slow ? "TCG, emulated processor" : "KVM"}), its memory readable by this machine's root`,
   };
 }

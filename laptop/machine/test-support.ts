@@ -7,7 +7,7 @@ import { systemClock, systemRandom } from "@sealpod/io";
 import { PspClient, SecurityProcessor, servePsp, type PspServer } from "@sealpod/psp";
 import { createSandbox, type Container, type ContainerLayer, type GuestProcess, type HostVolumes, type LayerFormat, type Sandbox } from "@sealpod/sandbox";
 import { buildErofsLayer, buildLayer, encodeTar, type PatchableSink, type TarItem } from "@sealpod/verity";
-import type { MachineConfig, MachineEvent, UvmGuest } from "@sealpod/vmm";
+import type { MachineConfig, MachineEvent, UvmGuest, VmmDriver } from "@sealpod/vmm";
 import { openPodMachine, type PodMachine } from "./index.ts";
 
 /** For tests that need a utility VM: how to start one, and containers in it. */
@@ -57,14 +57,18 @@ export interface VmWorld extends AsyncDisposable {
   /** The emulated processor behind it. */
   readonly processor: SecurityProcessor;
   /** A layer file of these members. */
-  readonly layer: (items: Iterable<TarItem>, format?: LayerFormat) => Promise<ContainerLayer>;
+  readonly layer: (items: Iterable<TarItem> | AsyncIterable<TarItem>, format?: LayerFormat) => Promise<ContainerLayer>;
   /** Boots a sandbox. Disposed with the world if the test does not destroy it. */
   readonly boot: (options?: BootOptions) => Promise<VmSandbox>;
 }
 
 /** Options of {@link VmWorld.boot}. */
 export interface BootOptions {
+  /** Of the sandbox, and so of its first container; chosen by chance if absent. */
+  readonly id?: string;
   readonly policy?: string;
+  /** In the place of the world's. */
+  readonly driver?: VmmDriver;
   readonly guest?: UvmGuest;
   /** Changes what the machine is made of. */
   readonly machine?: Partial<MachineConfig>;
@@ -144,14 +148,14 @@ export async function openVmWorld(): Promise<VmWorld> {
     return { layerId: number.toString(16).padStart(64, "0"), rootHash, format, path };
   };
 
-  const boot: VmWorld["boot"] = async ({ policy = ALLOW_ALL, guest: other = guest, machine: change = {} } = {}) => {
-    const id = toHex(systemRandom.bytes(32));
+  const boot: VmWorld["boot"] = async (options = {}) => {
+    const { id = toHex(systemRandom.bytes(32)), policy = ALLOW_ALL, driver = machine.driver, guest: other = guest, machine: change = {} } = options;
     const events: MachineEvent[] = [];
     const waiting: { readonly kind: MachineEvent["kind"]; readonly resolve: (event: MachineEvent) => void }[] = [];
     let text = "";
     const sandbox = await createSandbox({
       id,
-      driver: machine.driver,
+      driver,
       machine: {
         runDirectory: join(directory, `run-${++serial}`),
         guest: other,
@@ -223,12 +227,13 @@ async function startContainer(sandbox: Sandbox, id: string, options: RunOptions)
   };
 }
 
-interface OciProcess {
+/** Part of what {@link specOf} makes. */
+export interface OciProcess {
   readonly args: readonly string[];
 }
 
 /** A runtime specification as containerd writes it. */
-function specOf(options: RunOptions): { readonly process: OciProcess } {
+export function specOf(options: RunOptions): { readonly process: OciProcess } {
   const capabilities = options.capabilities ?? [];
   return {
     ociVersion: "1.1.0",

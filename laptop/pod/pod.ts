@@ -42,6 +42,8 @@ export interface PodOptions {
   readonly up: Up;
   readonly driver: VmmDriver;
   readonly guest: GuestSource;
+  /** False leaves the containers' CPU limits out: for an emulated processor, of which 60m are not enough to start a program in a minute. */
+  readonly cpuLimits?: boolean;
   /** Told of what happens to the machine while it runs. */
   readonly onEvent?: (event: MachineEvent) => void;
   /** Pod's own directory; it must not exist. Sockets bound its length to 80 bytes. */
@@ -143,7 +145,8 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     };
     const start = async (planned: PlannedContainer): Promise<PodContainerHandle> => {
       progress(`container ${planned.name}`);
-      const { id, spec, bundle } = planned;
+      const { id, bundle } = planned;
+      const spec = options.cpuLimits === false ? withoutCpuLimits(planned.spec) : planned.spec;
       const container = await sandbox.createContainer({ id, spec, bundle, layers: layers.get(planned.image) ?? [], volumes });
       const sink = (stream: "stdout" | "stderr"): ByteSink => ({ write: async (bytes) => options.output?.(planned.name, stream, bytes) });
       const process = await container.start({ stdout: sink("stdout"), stderr: sink("stderr") });
@@ -154,6 +157,12 @@ export async function preparePod(options: PodOptions): Promise<PreparedPod> {
     await rm(options.directory, { recursive: true, force: true });
     throw error;
   }
+}
+
+function withoutCpuLimits(spec: PlannedContainer["spec"]): PlannedContainer["spec"] {
+  const { resources } = spec.linux;
+  // Shares stay: they say how containers divide the processor, not how little of it they may use.
+  return { ...spec, linux: { ...spec.linux, resources: { ...resources, cpu: { shares: resources.cpu.shares } } } };
 }
 
 /**

@@ -4,7 +4,7 @@ export { buildErofsLayer, openErofsLayer, readErofs } from "./erofs/index.ts";
 export type { VerifiedErofsLayer } from "./erofs/index.ts";
 export type { ErofsLayerInfo, ErofsLimits, PatchableSink, UndeclaredDirectories } from "./erofs/index.ts";
 export { HashTreeBuilder, parseRootHash, VERITY_BLOCK, verityRoot } from "./hash-tree.ts";
-export { buildLayer, discard, LAYER_SALT_LENGTH, openLayer, openVerifiedImage, readLayerTrailer, readTarImage } from "./layer.ts";
+export { buildLayer, discard, LAYER_SALT_LENGTH, openLayer, openVerifiedImage, readLayerTrailer, readTarImage, verifiedDataBlocks } from "./layer.ts";
 export type { LayerInfo, VerifiedLayer } from "./layer.ts";
 export { DEFAULT_TAR_LIMITS, MAX_INDEX_NODES } from "./limits.ts";
 export type { TarLimits } from "./limits.ts";

@@ -4,9 +4,9 @@ import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { encodeUtf8, isSealpodError, toHex } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
-import { collect, inPieces, memorySink, memorySource, plain, rawHeader, rawMember, rawTar, tarOf } from "./testdata/archives.ts";
+import { collect, cutLayer, inPieces, memorySink, memorySource, plain, rawHeader, rawMember, rawTar, tarOf } from "./testdata/archives.ts";
 import { HashTreeBuilder, levelSizes, VERITY_BLOCK, verityRoot } from "./hash-tree.ts";
-import { buildLayer, discard, openLayer } from "./layer.ts";
+import { buildLayer, discard, openLayer, readTarImage, verifiedDataBlocks } from "./layer.ts";
 import type { LayerInfo } from "./layer.ts";
 import { TarIndex } from "./tar-index.ts";
 import { TarScanner } from "./tar-scanner.ts";
@@ -292,6 +292,83 @@ describe("openLayer", () => {
     const { file } = await build(new Uint8Array());
     const forged = Buffer.concat([data, ...blocks, file.subarray(-VERITY_BLOCK)]);
     await expect(openLayer(memorySource(forged), rootHash)).rejects.toMatchObject({ code: "ERR_VERITY_LAYOUT" });
+  });
+});
+
+describe("a layer that the host has cut", () => {
+  /** A file whose every block ends like the superblock of a layer with a shorter tar. */
+  const withSuperblocks = async (blocks: number, tarSize: number): Promise<Uint8Array> => {
+    const data = new Uint8Array(blocks * VERITY_BLOCK);
+    const view = new DataView(data.buffer);
+    // Behind two headers and the first file, the data begins at 1536 of the archive.
+    for (let at = VERITY_BLOCK - 512 - 1536 + VERITY_BLOCK; at + 16 < data.length; at += VERITY_BLOCK) {
+      view.setBigUint64(at, BigInt(tarSize), true);
+      view.setBigUint64(at + 8, 1n, true);
+    }
+    return tarOf([
+      { ...plain, kind: "file", path: "etc/config", data: encodeUtf8("mode=permissive\n") },
+      { ...plain, kind: "file", path: "lib/data", data },
+      { ...plain, kind: "file", path: "etc/config", data: encodeUtf8("mode=strict\n") },
+    ]);
+  };
+
+  it.each([
+    ["to its first member", 20, 1024],
+    ["to nothing", 20, 0],
+    ["to its first member, with two levels of the tree", 300, 1024],
+  ])("%s is refused before a byte of it is used", async (_what, blocks, tarSize) => {
+    const { info, file } = await build(await withSuperblocks(blocks, tarSize));
+    await collect((await openLayer(memorySource(file), info.rootHash)).tar());
+    expect(await verifiedDataBlocks(memorySource(file), info.rootHash)).toBe(info.dataBlocks);
+    let tried = 0;
+    for (let left = 2; left < info.dataBlocks; left++) {
+      if (levelSizes(left).length !== levelSizes(info.dataBlocks).length) continue;
+      const cut = cutLayer(file, info.dataBlocks, left);
+      await expect(openLayer(memorySource(cut), info.rootHash), `${left} blocks`).rejects.toMatchObject({ code: "ERR_VERITY_LAYOUT" });
+      await expect(verifiedDataBlocks(memorySource(cut), info.rootHash)).rejects.toMatchObject({ code: "ERR_VERITY_LAYOUT" });
+      tried++;
+    }
+    expect(tried).toBeGreaterThan(15);
+  });
+
+  // Whoever verifies the blocks of such an image has not been told how many there are.
+  it.each([
+    ["its first member", 1024],
+    ["nothing", 0],
+  ])("is no image of %s: its index is not there", async (_what, tarSize) => {
+    const { info, file } = await build(await withSuperblocks(200, tarSize));
+    const image = file.subarray(0, info.dataBlocks * VERITY_BLOCK);
+    await collect((await readTarImage(memorySource(image))).tar());
+    let tried = 0;
+    for (let left = 3; left < 200; left++) {
+      const cut = await readTarImage(memorySource(image.subarray(0, left * VERITY_BLOCK)));
+      expect(cut.tarSize).toBe(tarSize);
+      await expect(collect(cut.tar()), `${left} blocks`).rejects.toMatchObject({ code: "ERR_VERITY_LAYOUT" });
+      tried++;
+    }
+    expect(tried).toBe(197);
+  });
+
+  it("has all of its index, and nothing in it or behind it that is another's", async () => {
+    const { info, file } = await build(await sample());
+    const image = file.slice(0, info.dataBlocks * VERITY_BLOCK);
+    const verdict = async (bytes: Uint8Array): Promise<string> => {
+      try {
+        await collect((await readTarImage(memorySource(bytes))).tar());
+        return "accepted";
+      } catch (error) {
+        return isSealpodError(error) ? error.code : Promise.reject(error as Error);
+      }
+    };
+    expect(await verdict(image)).toBe("accepted");
+    for (const at of [info.tarSize, info.tarSize + 1, info.tarSize + 40, image.length - 513, image.length - 504, image.length - 1]) {
+      const other = image.slice();
+      other[at] = (other[at] ?? 0) ^ 1;
+      expect(await verdict(other), `byte ${at}`).toBe("ERR_VERITY_LAYOUT");
+    }
+    const [most, last] = [image.subarray(0, -VERITY_BLOCK), image.subarray(-VERITY_BLOCK)];
+    expect(await verdict(new Uint8Array(Buffer.concat([most, new Uint8Array(VERITY_BLOCK), last])))).toBe("ERR_VERITY_LAYOUT");
+    expect(await verdict(new Uint8Array(Buffer.concat([image, last])))).toBe("ERR_VERITY_LAYOUT");
   });
 });
 

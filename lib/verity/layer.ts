@@ -91,13 +91,11 @@ export async function openLayer(source: ByteSource, rootHash: Uint8Array): Promi
  * The blocks under the tree of a layer file that an untrusted host supplies, each checked against the root hash when it is read; one hash block per level is
  * kept in memory. The source may change between reads; bytes are used from the same buffer that was hashed.
  * @param rootHash 32 bytes from the policy
- * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_ARGUMENT; ERR_VERITY_CORRUPT from reads
+ * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_ARGUMENT, ERR_VERITY_CORRUPT; the last from reads too
  */
 export async function openVerifiedImage(source: ByteSource, rootHash: Uint8Array): Promise<ByteSource> {
-  if (rootHash.length !== DIGEST) throw new VerityError("ERR_VERITY_ARGUMENT", `root hash has ${rootHash.length} bytes, expected ${DIGEST}`);
-  const dataBlocks = await readLayerTrailer(source);
-  const reader = new BlockReader(source, dataBlocks, Buffer.from(rootHash).toString("latin1"));
-  const size = dataBlocks * VERITY_BLOCK;
+  const reader = await openBlocks(source, rootHash);
+  const size = reader.dataBlocks * VERITY_BLOCK;
   return {
     size,
     async read(offset, length) {
@@ -113,6 +111,18 @@ export async function openVerifiedImage(source: ByteSource, rootHash: Uint8Array
 }
 
 /**
+ * Number of data blocks of a layer file that an untrusted host supplies, as the tree has it: what dm-verity must be told.
+ *
+ * The root hash alone does not say where the data ends: with the same tree and a smaller number in the trailer, each block that is left still verifies, and the
+ * layer is cut. But digests behind the last one are zeros, so a cut shows in the last block of some level. Reads one block per level.
+ * @param rootHash 32 bytes from the policy
+ * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_ARGUMENT, ERR_VERITY_CORRUPT
+ */
+export async function verifiedDataBlocks(source: ByteSource, rootHash: Uint8Array): Promise<number> {
+  return (await openBlocks(source, rootHash)).dataBlocks;
+}
+
+/**
  * Reads the tar in the blocks under a tree, which somebody else verifies: {@link openVerifiedImage}, or the kernel's dm-verity.
  * @throws {VerityError} ERR_VERITY_LAYOUT
  */
@@ -121,10 +131,25 @@ export async function readTarImage(image: ByteSource): Promise<VerifiedLayer> {
   return {
     tarSize,
     async *tar() {
+      const scanner = new TarScanner(DEFAULT_TAR_LIMITS);
+      const index = new TarIndex();
+      let rest: ReturnType<typeof comparison> | undefined;
       for (let at = 0; at < image.size; at += GROUP) {
         const bytes = await read(image, at, Math.min(GROUP, image.size - at));
-        if (at < tarSize) yield bytes.subarray(0, tarSize - at);
+        const part = bytes.subarray(0, Math.max(0, tarSize - at));
+        if (part.length > 0) {
+          for (const event of scanner.push(part)) if (event.kind === "member") index.add(event.member);
+          yield part;
+        }
+        if (part.length === bytes.length) continue;
+        // Where the tar ends is the superblock's word, and what is read as one may be data of a file: the index must be that of this very tar, to the last byte.
+        if (rest === undefined) {
+          scanner.end();
+          rest = comparison(index.encode(tarSize));
+        }
+        if (!rest(bytes.subarray(part.length))) throw notTheIndex(tarSize);
       }
+      if (rest?.(new Uint8Array(0), true) !== true) throw notTheIndex(tarSize);
     },
   };
 }
@@ -189,11 +214,53 @@ function parseSuperblock(bytes: Uint8Array, dataBlocks: number): number {
   return Number(tarSize);
 }
 
+/** Tells piece by piece whether bytes are the expected ones; at the end, whether they were all. */
+function comparison(expected: Iterator<Uint8Array>): (bytes: Uint8Array, isEnd?: boolean) => boolean {
+  let left: Uint8Array = new Uint8Array(0);
+  const fill = (): boolean => {
+    while (left.length === 0) {
+      const next = expected.next();
+      if (next.done === true) return false;
+      left = next.value;
+    }
+    return true;
+  };
+  return (bytes, isEnd = false) => {
+    for (let at = 0; at < bytes.length;) {
+      if (!fill()) return false;
+      const length = Math.min(left.length, bytes.length - at);
+      if (Buffer.compare(left.subarray(0, length), bytes.subarray(at, at + length)) !== 0) return false;
+      left = left.subarray(length);
+      at += length;
+    }
+    return !isEnd || !fill();
+  };
+}
+
+function notTheIndex(tarSize: number): VerityError {
+  return new VerityError("ERR_VERITY_LAYOUT", `tar index: what follows the tar of ${tarSize} bytes is not its index`, {
+    details: { tarSize },
+    hint: "The layer was cut off, or its index was made by a tool that makes another one.",
+  });
+}
+
+/**
+ * The blocks of a layer file, once it is clear how many there are.
+ * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_ARGUMENT, ERR_VERITY_CORRUPT
+ */
+async function openBlocks(source: ByteSource, rootHash: Uint8Array): Promise<BlockReader> {
+  if (rootHash.length !== DIGEST) throw new VerityError("ERR_VERITY_ARGUMENT", `root hash has ${rootHash.length} bytes, expected ${DIGEST}`);
+  const reader = new BlockReader(source, await readLayerTrailer(source), Buffer.from(rootHash).toString("latin1"));
+  await reader.requireEnd();
+  return reader;
+}
+
 /** Bytes under one hash block of the lowest level: read at a time, none of the tree is read twice. */
 const GROUP = DIGESTS_PER_BLOCK * VERITY_BLOCK;
 
 /** Reads blocks and checks them up to the root. */
 class BlockReader {
+  readonly dataBlocks: number;
   readonly #source: ByteSource;
   readonly #root: string;
   readonly #hasher = new BlockHasher(new Uint8Array(LAYER_SALT_LENGTH));
@@ -201,12 +268,31 @@ class BlockReader {
   readonly #levels: { readonly start: number; index: number; bytes: Buffer }[] = [];
 
   constructor(source: ByteSource, dataBlocks: number, root: string) {
+    this.dataBlocks = dataBlocks;
     this.#source = source;
     this.#root = root;
     let end = layerBlocks(dataBlocks) - 1;
     for (const size of levelSizes(dataBlocks)) {
       end -= size;
       this.#levels.push({ start: end, index: -1, bytes: Buffer.alloc(0) });
+    }
+  }
+
+  /**
+   * Checks that the tree ends where the data does.
+   * @throws {VerityError} ERR_VERITY_LAYOUT, ERR_VERITY_CORRUPT
+   */
+  async requireEnd(): Promise<void> {
+    let below = this.dataBlocks;
+    for (const [depth, size] of levelSizes(this.dataBlocks).entries()) {
+      const last = await this.#hashBlock(depth, size - 1);
+      if (!isZero(last.subarray((below - (size - 1) * DIGESTS_PER_BLOCK) * DIGEST))) {
+        throw new VerityError("ERR_VERITY_LAYOUT", `layer trailer states ${this.dataBlocks} data blocks, but the hash tree has more`, {
+          details: { dataBlocks: this.dataBlocks },
+          hint: "The layer was cut off: files at its end are missing.",
+        });
+      }
+      below = size;
     }
   }
 

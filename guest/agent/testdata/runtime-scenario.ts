@@ -19,6 +19,7 @@ import { linux } from "../guest-system.ts";
 import { guestPaths } from "../paths.ts";
 import { parseProcessLimits } from "../process-limits.ts";
 import { Sandbox } from "../sandbox.ts";
+import { rootStorages } from "../test-support.ts";
 
 type SpecInit = Exclude<MessageInitShape<typeof SpecSchema>, { readonly $typeName: string }>;
 
@@ -45,9 +46,10 @@ class TestCrun extends Crun {
   }
 }
 
+mkdirSync(`${directory}/devices`);
 const sandbox = new Sandbox({
   paths,
-  disks: directoryDevices(directory),
+  disks: directoryDevices(`${directory}/devices`),
   guestInfo: directory,
   system: linux,
   runtime: new TestCrun(paths.runtimeState, helper),
@@ -73,7 +75,7 @@ async function make(id: string, script: string, { Process = {}, Linux = {}, Moun
   await sandbox.createContainer(
     create(CreateContainerRequestSchema, {
       containerId: id,
-      storages: [{ driver: "local", source: "local", fstype: "local", options: ["mode=0755"], mountPoint }],
+      storages: rootStorages(paths.root, id),
       OCI: {
         Root: { Path: mountPoint },
         Process: { ...sh(script), ...Process },

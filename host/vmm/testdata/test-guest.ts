@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, readFileSync, readdirSync, writeSync } from "node:fs";
+import { closeSync, existsSync, readFileSync, readdirSync, writeFileSync, writeSync } from "node:fs";
 import { createServer } from "node:net";
 import { hostname, networkInterfaces } from "node:os";
 import { join } from "node:path";
@@ -28,6 +28,13 @@ function answer(line: string): unknown {
       return createHash("sha256")
         .update(readFileSync(join(options.devices ?? "", argument)))
         .digest("hex");
+    case "write": {
+      // A disk that may be written to has another name besides.
+      const path = join(options.devices ?? "", `${argument}.writable`);
+      if (!existsSync(path)) return false;
+      writeFileSync(path, Buffer.alloc(4096, "written"));
+      return true;
+    }
     case "facts":
       return {
         pid: process.pid,

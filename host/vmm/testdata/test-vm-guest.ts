@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, constants, openSync, readFileSync, readdirSync, readSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, readdirSync, readSync, writeSync } from "node:fs";
 import { Socket, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,6 +18,8 @@ async function answer(line: string, open: OpenStream): Promise<unknown> {
       return argument;
     case "disk":
       return createHash("sha256").update(read(await blockDevice(argument))).digest("hex");
+    case "write":
+      return written(await blockDevice(argument));
     case "device":
       return createHash("sha256").update(read(argument)).digest("hex");
     case "facts":
@@ -76,6 +78,20 @@ async function blockDevice(source: string): Promise<string> {
     }
   }
   throw new Error(`no disk at ${source}`);
+}
+
+/** Writes one block, past every cache of the guest; false if the disk does not let it. */
+function written(path: string): boolean {
+  try {
+    const fd = openSync(path, constants.O_WRONLY | constants.O_SYNC);
+    try {
+      return writeSync(fd, Buffer.alloc(4096, "written"), 0, 4096, 0) === 4096;
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return false;
+  }
 }
 
 function read(path: string): Buffer {

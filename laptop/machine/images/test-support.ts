@@ -29,7 +29,11 @@ export async function fetchPackages(names: readonly string[]): Promise<Packages>
   if (wanted.length === 0) return cached;
   const fetching = await mkdtemp(join(CACHE, ".fetch-"));
   try {
-    await run("apt-get", ["download", "-qq", "--", ...wanted], { cwd: fetching, env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" }, timeoutMs: 120_000 });
+    await run("apt-get", ["download", "-qq", "--", ...wanted], {
+      cwd: fetching,
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
+      timeoutMs: 120_000,
+    });
     for (const file of await readdir(fetching)) await rename(join(fetching, file), join(CACHE, file));
   } finally {
     await rm(fetching, { recursive: true, force: true });
@@ -40,7 +44,8 @@ export async function fetchPackages(names: readonly string[]): Promise<Packages>
 const cached = new Map<string, string>();
 
 /** What images leave out, as the `slim` ones of distributions do. */
-const LEFT_OUT = /^usr\/(?:share\/(?:doc|man|info|lintian|locale|bug|postgresql\/[^/]+\/man|zoneinfo\/(?!UTC$|Europe\/Berlin$|Europe$))|lib\/postgresql\/[^/]+\/lib\/bitcode|lib\/x86_64-linux-gnu\/gconv)(?:\/|$)/;
+const LEFT_OUT =
+  /^usr\/(?:share\/(?:doc|man|info|lintian|locale|bug|postgresql\/[^/]+\/man|zoneinfo\/(?!UTC$|Europe\/Berlin$|Europe$))|lib\/postgresql\/[^/]+\/lib\/bitcode|lib\/x86_64-linux-gnu\/gconv)(?:\/|$)/;
 
 /** What packages install, as it is in them: modes, owners and links. Directories of Debian that are links into /usr are taken as such. */
 export async function* packageItems(packages: Packages, names: readonly string[], keep: (path: string) => boolean = () => true): AsyncGenerator<TarItem> {
@@ -74,13 +79,42 @@ const APPLETS =
 
 /** The bottom of every image: directories, users, a shell. */
 export async function* baseItems(packages: Packages): AsyncGenerator<TarItem> {
-  for (const name of ["dev", "etc", "home", "mnt", "proc", "run", "sys", "usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var", "var/lib", "var/log", "var/cache"])
+  for (const name of [
+    "dev",
+    "etc",
+    "home",
+    "mnt",
+    "proc",
+    "run",
+    "sys",
+    "usr",
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib",
+    "usr/lib64",
+    "var",
+    "var/lib",
+    "var/log",
+    "var/cache",
+  ])
     yield directoryItem(name);
   for (const name of MERGED) yield linkItem(name, `usr/${name}`);
   yield directoryItem("root", 0o700);
   for (const name of ["tmp", "var/tmp", "run/lock"]) yield directoryItem(name, 0o1777);
-  yield fileItem("etc/passwd", Object.entries(USERS).map(([name, id]) => `${name}:x:${id}:${id}::/home/${name}:/bin/sh\n`).join(""), 0o644);
-  yield fileItem("etc/group", `${Object.entries(USERS).map(([name, id]) => `${name}:x:${id}:\n`).join("")}tty:x:5:\naudio:x:29:redis\n`, 0o644);
+  yield fileItem(
+    "etc/passwd",
+    Object.entries(USERS)
+      .map(([name, id]) => `${name}:x:${id}:${id}::/home/${name}:/bin/sh\n`)
+      .join(""),
+    0o644,
+  );
+  yield fileItem(
+    "etc/group",
+    `${Object.entries(USERS)
+      .map(([name, id]) => `${name}:x:${id}:\n`)
+      .join("")}tty:x:5:\naudio:x:29:redis\n`,
+    0o644,
+  );
   yield fileItem("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644);
   yield fileItem("etc/hosts", "127.0.0.1 localhost\n", 0o644);
   yield* packageItems(packages, ["busybox-static"], (path) => path === "usr/bin/busybox");

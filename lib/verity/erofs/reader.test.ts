@@ -3,9 +3,10 @@ import { concatBytes, encodeUtf8, type ByteSource } from "@sealpod/core";
 import { describe, expect, it } from "vitest";
 import { SeededNumbers } from "../../../tools/testing/hostile.ts";
 import { VerityError } from "../errors.ts";
+import { levelSizes } from "../hash-tree.ts";
 import { readTar, type TarEntry } from "../tar-reader.ts";
 import type { TarItem } from "../tar-writer.ts";
-import { collect, inPieces, memorySource, plain, tarOf } from "../testdata/archives.ts";
+import { collect, cutLayer, inPieces, memorySource, plain, tarOf } from "../testdata/archives.ts";
 import { crc32c } from "./crc32c.ts";
 import { openErofsLayer, readErofs } from "./reader.ts";
 import { buildFrom } from "./test-support.ts";
@@ -268,6 +269,18 @@ describe("openErofsLayer", () => {
     expect(await codeOf(openErofsLayer(memorySource(file), other).then((layer) => drain(layer.entries())))).toBe("ERR_VERITY_CORRUPT");
     expect(await codeOf(openErofsLayer(memorySource(file), other.subarray(1)))).toBe("ERR_VERITY_ARGUMENT");
     expect(await codeOf(openErofsLayer(memorySource(file.subarray(0, -4096)), info.rootHash))).toBe("ERR_VERITY_LAYOUT");
+  });
+
+  it("refuses a layer that the host has cut, under the same root hash", async () => {
+    const { info, file } = await sample();
+    let tried = 0;
+    for (let left = 2; left < info.dataBlocks; left++) {
+      if (levelSizes(left).length !== levelSizes(info.dataBlocks).length) continue;
+      const cut = memorySource(cutLayer(file, info.dataBlocks, left));
+      expect(await codeOf(openErofsLayer(cut, info.rootHash)), `${left} blocks`).toBe("ERR_VERITY_LAYOUT");
+      tried++;
+    }
+    expect(tried).toBeGreaterThan(0);
   });
 
   it("uses the bytes that it checked, also if the host changes them meanwhile", async () => {

@@ -1,5 +1,7 @@
 import type { ByteSource } from "@sealpod/core";
 import { concatBytes, encodeUtf8 } from "@sealpod/core";
+import { levelSizes, VERITY_BLOCK } from "../hash-tree.ts";
+import { encodeTrailer } from "../layer.ts";
 import { FIELD, headerChecksum, paddingOf, TAR_BLOCK } from "../tar-format.ts";
 import { TarWriter } from "../tar-writer.ts";
 import type { TarItem } from "../tar-writer.ts";
@@ -41,6 +43,18 @@ export function memorySource(bytes: Uint8Array): ByteSource & { readonly reads: 
       return Promise.resolve(bytes.slice(offset, offset + length));
     },
   };
+}
+
+/** What a host makes of a layer file to hide its end: fewer data blocks, under what is left of the same tree. */
+export function cutLayer(file: Uint8Array, dataBlocks: number, left: number): Uint8Array {
+  const parts = [file.subarray(0, left * VERITY_BLOCK)];
+  const kept = levelSizes(left);
+  let at = dataBlocks;
+  for (const [depth, size] of [...levelSizes(dataBlocks).entries()].reverse()) {
+    parts.push(file.subarray(at * VERITY_BLOCK, (at + (kept[depth] ?? 0)) * VERITY_BLOCK));
+    at += size;
+  }
+  return concatBytes(...parts, encodeTrailer(left));
 }
 
 /** An archive written by {@link TarWriter}. */

@@ -158,7 +158,7 @@ async function addDisk(body: unknown): Promise<Json> {
   check(state === "Running", "the machine is not Running");
   const disk = object(body, "DiskConfig", ["path", "readonly", "direct", "vhost_user", "num_queues", "queue_size", "pci_segment"]);
   const path = file(disk["path"], "disk");
-  check(disk["readonly"] === true && disk["direct"] === false && disk["vhost_user"] === false, "disk flags");
+  check(typeof disk["readonly"] === "boolean" && disk["direct"] === false && disk["vhost_user"] === false, "disk flags");
   check(disk["num_queues"] === (machine["cpus"] as Json)["boot_vcpus"] && disk["queue_size"] === 1024, "queues");
   const segment = count(disk["pci_segment"], "pci_segment", 1, Number((machine["platform"] as Json)["num_pci_segments"]) - 1);
   const slot = (slots.get(segment) ?? 0) + 1;
@@ -169,6 +169,7 @@ async function addDisk(body: unknown): Promise<Json> {
   const id = `_disk${disks.size + 2}`;
   disks.set(id, bdf);
   await symlink(path, join(devices, bdf));
+  if (!disk["readonly"]) await symlink(path, join(devices, `${bdf}.writable`));
   return { id, bdf: options.fault === "bad-bdf" ? "../../etc" : bdf };
 }
 
