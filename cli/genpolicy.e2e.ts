@@ -196,7 +196,7 @@ describe("the bin genpolicy against a registry", () => {
     // The configuration of the image, no layer.
     expect(registry.requests.filter((request) => request.includes("/blobs/")).length).toBe(1);
     expect(JSON.parse(await readFile(path("layers-cache.json"), "utf8"))).toMatchObject([
-      { diff_id: expect.stringMatching(/^sha256:/), verity_hash: expect.stringMatching(/^[0-9a-f]{64}$/) },
+      { diff_id: expect.stringMatching(/^sha256:/), erofs_hash: expect.stringMatching(/^[0-9a-f]{64}$/) },
     ]);
   });
 

@@ -1,5 +1,6 @@
 import { createHash, createPrivateKey, type KeyObject } from "node:crypto";
 import { DatabaseSync, type SQLOutputValue, type StatementSync } from "node:sqlite";
+import { setTimeout as delay } from "node:timers/promises";
 import { decodeUtf8, encodeUtf8, equalBytes, type Clock, type Random } from "@sealpod/core";
 import { generateKey, issueCertificate, keyUsage, OID } from "@sealpod/pki";
 import { MasterKey, type SealedDatabase } from "@sealpod/sealing";
@@ -28,6 +29,10 @@ const CLOCK_MARGIN = 10 * 60 * 1000;
 
 /** Milliseconds that a change waits for that of another process. Each takes a few. */
 const BUSY_TIME = 5000;
+/** Milliseconds between two tries where SQLite itself does not wait. */
+const BUSY_PAUSE = 20;
+/** Result code of SQLite: another connection has the lock. */
+const SQLITE_BUSY = 5;
 
 /** Milliseconds by which a step of the rotation may be late: it is tried every minute. */
 const ROTATION_DELAY = 15 * 60 * 1000;
@@ -619,7 +624,9 @@ export async function openAttestationStore(options: AttestationStoreOptions): Pr
   try {
     database = new DatabaseSync(options.file);
     // FULL: an acknowledged change outlives a power cut, not only the process. secure_delete: an erased key leaves no copy in free pages.
-    database.exec(`PRAGMA busy_timeout = ${BUSY_TIME}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON`);
+    database.exec(`PRAGMA busy_timeout = ${BUSY_TIME}`);
+    await beginLog(database);
+    database.exec("PRAGMA synchronous = FULL; PRAGMA secure_delete = ON");
     migrate(database, options.file, options.clock.now());
     const store = new AttestationStore(database, masterKey, options);
     await store.ensureKey();
@@ -629,6 +636,19 @@ export async function openAttestationStore(options: AttestationStoreOptions): Pr
     database?.close();
     if (error instanceof AttestationError) throw error;
     throw new AttestationError("ERR_ATTESTATION_STORE", `${options.file} cannot be opened as an attestation database`, { cause: error });
+  }
+}
+
+/** Turns the write-ahead log on. SQLite does not wait by itself while another process does the same to a new file. */
+async function beginLog(database: DatabaseSync): Promise<void> {
+  for (let waited = 0; ; waited += BUSY_PAUSE) {
+    try {
+      database.exec("PRAGMA journal_mode = WAL");
+      return;
+    } catch (error) {
+      if ((error as { errcode?: unknown }).errcode !== SQLITE_BUSY || waited >= BUSY_TIME) throw error;
+    }
+    await delay(BUSY_PAUSE);
   }
 }
 
