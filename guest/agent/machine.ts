@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { outputOf } from "./command-output.ts";
+import { outputOf } from "./command.ts";
 import { hasCode } from "./confined-directory.ts";
 import { AgentError } from "./errors.ts";
 import { agentMetrics } from "./metrics.ts";

@@ -4,7 +4,7 @@ import { startupSnapshot } from "node:v8";
 import { isSealpodError, jsonLogger, type Logger, messageOf } from "@sealpod/core";
 import { type ByteStream, byteStream, serveTtrpc } from "@sealpod/ttrpc";
 import { applyInitdata, type AppliedInitdata } from "./apply-initdata.ts";
-import { hostProcessor, listenOnDescriptor, openVirtioPort, serveChannel } from "./channel/index.ts";
+import { AgentStreams, hostProcessor, listenOnDescriptor, openVirtioPort, serveChannel } from "./channel/index.ts";
 import { Crun } from "./crun.ts";
 import { AgentError } from "./errors.ts";
 import { linux } from "./guest-system.ts";
@@ -102,31 +102,14 @@ async function makeAgent(settings: AgentSettings, ports: AgentPorts): Promise<Ag
 
 /** The channel to the host; streams to the agent wait until there is one. */
 function openChannel(name: string, agent: Promise<Agent>, logger: Logger): ReturnType<typeof serveChannel> & Serving {
-  let streams = 0;
-  let isFinished = false;
-  const endIfDone = (): void => void (isFinished && streams === 0 && channel.close());
-  const channel = serveChannel({
-    port: () => openVirtioPort(name),
-    accept: (service, stream) => {
-      if (service !== "agent" || isFinished) throw new AgentError("ERR_AGENT_REQUEST", `the guest does not serve ${service}`);
-      streams++;
-      void agent
-        .then(async ({ services }) => serveTtrpc(stream, services, { logger }))
-        .finally(() => {
-          streams--;
-          endIfDone();
-        });
-    },
-    logger,
-  });
+  const services = agent.then((ready) => ready.services);
+  const streams = new AgentStreams(services, logger);
+  const channel = serveChannel({ port: () => openVirtioPort(name), accept: streams.accept, logger });
   return {
     open: async (service) => channel.open(service),
     closed: channel.closed,
     close: () => channel.close(),
-    finish: () => {
-      isFinished = true;
-      endIfDone();
-    },
+    finish: () => void streams.finish().then(() => channel.close()),
   };
 }
 

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { create, ARPNeighborSchema, InterfaceSchema, IPFamily, RouteSchema } from "@sealpod/proto";
 import { describe, expect, it } from "vitest";
-import { outputOf } from "./command-output.ts";
+import { outputOf } from "./command.ts";
 import { IpNetwork } from "./network.ts";
 import { errorOf } from "./test-support.ts";
 

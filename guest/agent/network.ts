@@ -1,6 +1,6 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { type ARPNeighbor, type Interface, type IPAddress, InterfaceSchema, IPFamily, type MessageInitShape, type Route, RouteSchema } from "@sealpod/proto";
-import { outputOf } from "./command-output.ts";
+import { outputOf } from "./command.ts";
 import { shown } from "./confined-directory.ts";
 import { AgentError } from "./errors.ts";
 

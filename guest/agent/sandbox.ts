@@ -258,11 +258,6 @@ export class Sandbox {
     return process;
   }
 
-  /** What the processes of a container use. */
-  usage(id: string): ReturnType<RuntimeContainer["usage"]> {
-    return this.#container(id).runtime.usage();
-  }
-
   /** Statistics of a container (specs/runtime.md 2.2): those of its control group, or sums over its processes where there is none. */
   stats(id: string): MessageInitShape<typeof StatsContainerResponseSchema> {
     const { group, runtime } = this.#container(id);

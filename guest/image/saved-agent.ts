@@ -8,12 +8,13 @@ import { ImageError } from "./errors.ts";
  * Options of V8 under which the agent is saved and started; V8 refuses to start from what was saved under others. That no text can become code
  * is one of them: the agent reads texts of other people all day.
  */
-export const AGENT_ENGINE_OPTIONS: readonly string[] = [
-  "--disallow-code-generation-from-strings",
-  // Young objects have a mebibyte: a burst of large requests would otherwise leave tens of them behind for the rest of the pod's life.
-  "--max-semi-space-size=1",
-  "--optimize-for-size",
-];
+export const AGENT_ENGINE_OPTIONS: readonly string[] = ["--disallow-code-generation-from-strings"];
+
+/**
+ * Options under which the agent is started, besides. Young objects have a mebibyte: a burst of large requests would otherwise leave tens of them
+ * behind for the rest of the pod's life. Not when it is saved: collections come at other moments then, and what is saved would differ from run to run.
+ */
+export const AGENT_START_OPTIONS: readonly string[] = ["--max-semi-space-size=1", "--optimize-for-size"];
 
 /** The agent's has 5 MB; its parts are limited elsewhere. */
 const MAX_SAVED = 64 * 1024 * 1024;

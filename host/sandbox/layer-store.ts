@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, open, readFile, rename, rm, stat } from "node:fs/promis
 import { join } from "node:path";
 import { asObject, fromHex, messageOf, parseJson, toHex } from "@sealpod/core";
 import { chainIds, layerId, type Image, type ImageSource, type Layer } from "@sealpod/oci";
-import { buildErofsLayer, buildLayer, type PatchableSink } from "@sealpod/verity";
+import { buildErofsLayer, buildLayer, patchableSink, type PatchableSink } from "@sealpod/verity";
 import { SandboxError } from "./errors.ts";
 import type { ContainerLayer, LayerFormat } from "./storages.ts";
 
@@ -98,16 +98,10 @@ async function makeLayer(
 
 async function writeSynced<T>(path: string, fill: (sink: PatchableSink) => Promise<T>): Promise<T> {
   await using handle = await open(path, "wx", 0o644);
-  let end = 0;
-  const writeAt = async (offset: number, bytes: Uint8Array): Promise<void> => {
+  const sink = patchableSink(async (offset, bytes) => {
     for (let at = 0; at < bytes.length;) at += (await handle.write(bytes, at, bytes.length - at, offset + at)).bytesWritten;
-  };
-  const write = async (bytes: Uint8Array): Promise<void> => {
-    const offset = end;
-    end += bytes.length;
-    await writeAt(offset, bytes);
-  };
-  const result = await fill({ write, writeAt });
+  });
+  const result = await fill(sink);
   await handle.sync();
   return result;
 }

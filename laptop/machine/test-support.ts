@@ -6,8 +6,8 @@ import { encodeUtf8, silentLogger, toHex, type ByteSink } from "@sealpod/core";
 import { systemClock, systemRandom } from "@sealpod/io";
 import { PspClient, SecurityProcessor, servePsp, type PspServer } from "@sealpod/psp";
 import { createSandbox, type Container, type ContainerLayer, type GuestProcess, type HostVolumes, type LayerFormat, type Sandbox } from "@sealpod/sandbox";
-import { buildErofsLayer, buildLayer, encodeTar, type PatchableSink, type TarItem } from "@sealpod/verity";
-import type { MachineConfig, MachineEvent, UvmGuest, VmmDriver } from "@sealpod/vmm";
+import { buildErofsLayer, buildLayer, encodeTar, patchableSink, type PatchableSink, type TarItem } from "@sealpod/verity";
+import { PROGRAM_DIRECTORIES, type MachineConfig, type MachineEvent, type UvmGuest, type VmmDriver } from "@sealpod/vmm";
 import { openPodMachine, type PodMachine } from "./index.ts";
 
 /** For tests that need a utility VM: how to start one, and containers in it. */
@@ -25,7 +25,7 @@ export const skippedVm: string = noVm === undefined ? "" : ` (skipped: ${noVm})`
 export const VM_TIMEOUT = 240_000;
 
 function isProgram(name: string): boolean {
-  return ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].some((directory) => {
+  return PROGRAM_DIRECTORIES.some((directory) => {
     try {
       accessSync(join(directory, name), constants.X_OK);
       return true;
@@ -284,18 +284,11 @@ class Text implements ByteSink {
 
 async function writing<T>(path: string, fill: (sink: PatchableSink) => Promise<T>): Promise<T> {
   await using handle = await open(path, "wx");
-  let end = 0;
-  const writeAt = async (offset: number, bytes: Uint8Array): Promise<void> => {
-    for (let at = 0; at < bytes.length;) at += (await handle.write(bytes, at, bytes.length - at, offset + at)).bytesWritten;
-  };
-  return await fill({
-    async write(bytes) {
-      const offset = end;
-      end += bytes.length;
-      await writeAt(offset, bytes);
-    },
-    writeAt,
-  });
+  return await fill(
+    patchableSink(async (offset, bytes) => {
+      for (let at = 0; at < bytes.length;) at += (await handle.write(bytes, at, bytes.length - at, offset + at)).bytesWritten;
+    }),
+  );
 }
 
 /** A file of a layer. */

@@ -1,6 +1,6 @@
 export { VERITY_ERRORS, VerityError } from "./errors.ts";
 export type { VerityErrorCode } from "./errors.ts";
-export { buildErofsLayer, openErofsLayer, readErofs } from "./erofs/index.ts";
+export { buildErofsLayer, openErofsLayer, patchableSink, readErofs } from "./erofs/index.ts";
 export type { VerifiedErofsLayer } from "./erofs/index.ts";
 export type { ErofsLayerInfo, ErofsLimits, PatchableSink, UndeclaredDirectories } from "./erofs/index.ts";
 export { HashTreeBuilder, parseRootHash, VERITY_BLOCK, verityRoot } from "./hash-tree.ts";

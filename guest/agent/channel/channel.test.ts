@@ -6,7 +6,7 @@ import { Health, processorApi } from "@sealpod/proto";
 import { implement, memoryStreams, serveTtrpc, TtrpcClient, type ByteStream, type Timer } from "@sealpod/ttrpc";
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { errorOf } from "../test-support.ts";
-import { acceptAgent, hostProcessor, openVirtioPort, serveChannel, type Channel } from "./index.ts";
+import { AgentStreams, hostProcessor, openVirtioPort, serveChannel, type Channel } from "./index.ts";
 
 /** A timer that fires when the test says so. */
 class ManualTimer implements Timer {
@@ -54,7 +54,7 @@ function setUp(): { port: Port; timer: ManualTimer; channel: Channel; lines: str
   const logger: Logger = {
     log: (_level, message, fields) => void lines.push(`${message}${fields?.["reason"] === undefined ? "" : `: ${String(fields["reason"])}`}`),
   };
-  const channel = serveChannel({ port: port.open, accept: acceptAgent([health], silentLogger), logger, timer });
+  const channel = serveChannel({ port: port.open, accept: new AgentStreams(Promise.resolve([health]), silentLogger).accept, logger, timer });
   return { port, timer, channel, lines };
 }
 
@@ -78,6 +78,23 @@ describe("the channel to the host", () => {
       timer.fire();
     }
     expect(lines.slice(0, 2)).toEqual(["session with the host", "no session with the host: the peer ended the session: it was closed here"]);
+    channel.close();
+    await channel.closed;
+  });
+
+  it("lets the host hang up by itself when the agent is finished, and takes nobody else", async () => {
+    const streams = new AgentStreams(Promise.resolve([health]), silentLogger);
+    const [port, timer] = [new Port(), new ManualTimer()];
+    const channel = serveChannel({ port: port.open, accept: streams.accept, logger: silentLogger, timer });
+    const host = createMux(await port.connect(), { side: "host", timer: new ManualTimer() });
+    const client = new TtrpcClient(await host.open("agent"));
+    let isDone = false;
+    const done = streams.finish().then(() => (isDone = true));
+    expect((await client.unary(Health.method.check, {})).status).toBe(1);
+    expect((await errorOf(() => host.open("agent"))).code).toBe("ERR_MUX_REFUSED");
+    expect(isDone).toBe(false);
+    client.close();
+    await done;
     channel.close();
     await channel.closed;
   });

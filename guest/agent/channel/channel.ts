@@ -36,12 +36,41 @@ export function serveChannel(options: ChannelOptions): Channel {
   return new SessionLoop(options);
 }
 
-/** Takes streams to "agent", each of them a ttRPC connection; refuses others. */
-export function acceptAgent(services: readonly TtrpcService[], logger: Logger): ChannelOptions["accept"] {
-  return (service, stream) => {
-    if (service !== "agent") throw new MuxError("ERR_MUX_REFUSED", `the guest does not serve ${service}`);
-    void serveTtrpc(stream, services, { logger });
+/** The streams to "agent", each of them a ttRPC connection; others are refused. */
+export class AgentStreams {
+  readonly #services: Promise<readonly TtrpcService[]>;
+  readonly #logger: Logger;
+  readonly #done = Promise.withResolvers<void>();
+  #open = 0;
+  #isFinished = false;
+
+  /** @param services what is served, once it is there: streams may come before */
+  constructor(services: Promise<readonly TtrpcService[]>, logger: Logger) {
+    this.#services = services;
+    this.#logger = logger;
+  }
+
+  readonly accept: ChannelOptions["accept"] = (service, stream) => {
+    if (service !== "agent" || this.#isFinished) throw new MuxError("ERR_MUX_REFUSED", `the guest does not serve ${service}`);
+    this.#open++;
+    void this.#services
+      .then(async (services) => serveTtrpc(stream, services, { logger: this.#logger }))
+      .finally(() => {
+        this.#open--;
+        this.#endIfDone();
+      });
   };
+
+  /** Takes no more streams; resolves when those that are there have ended. */
+  async finish(): Promise<void> {
+    this.#isFinished = true;
+    this.#endIfDone();
+    return this.#done.promise;
+  }
+
+  #endIfDone(): void {
+    if (this.#isFinished && this.#open === 0) this.#done.resolve();
+  }
 }
 
 class SessionLoop implements Channel {
