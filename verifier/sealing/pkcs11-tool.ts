@@ -62,7 +62,7 @@ const TROUBLES: readonly { readonly pattern: RegExp; readonly reason: Pkcs11Reas
   },
   {
     pattern:
-      /No slot with token named|No slots|C_GetTokenInfo failed|C_Login failed: rv = CKR_GENERAL_ERROR|no token|CKR_TOKEN_NOT_PRESENT|CKR_TOKEN_NOT_RECOGNIZED/i,
+      /No slot with token named|No slots|C_GetTokenInfo failed|C_Login failed: rv = (?:CKR_GENERAL_ERROR|CKR_USER_PIN_NOT_INITIALIZED)|no token|CKR_TOKEN_NOT_PRESENT|CKR_TOKEN_NOT_RECOGNIZED/i,
     reason: "token",
     message: "the token is not there",
     hint: "pkcs11-tool --module M --list-token-slots shows the labels of those that are.",
@@ -79,8 +79,8 @@ const TROUBLES: readonly { readonly pattern: RegExp; readonly reason: Pkcs11Reas
 export class DoesNotDecrypt extends Error {}
 
 /**
- * Runs `pkcs11-tool`, logged in to the token. A token that is not there, or cannot be read at login, is looked for again: SoftHSM does not see its own for a moment while another process
- * logs in. No PIN was wrong by then: of that a token says CKR_PIN_INCORRECT.
+ * Runs `pkcs11-tool`, logged in to the token. A token that is not there, or cannot be read at login, is looked for again: SoftHSM does not see its own, or
+ * not its PIN, for a moment while another process logs in. No PIN was wrong by then: of that a token says CKR_PIN_INCORRECT.
  * @returns what it wrote
  * @throws {SealingError} ERR_SEALING_PKCS11, with `details.reason`
  * @throws {DoesNotDecrypt}
