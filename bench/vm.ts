@@ -8,7 +8,7 @@ import { execFileSync } from "node:child_process";
 import { globSync, readFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { join } from "node:path";
-import { messageOf, silentLogger, toHex } from "@sealpod/core";
+import { messageOf, toHex } from "@sealpod/core";
 import { systemRandom } from "@sealpod/io";
 import { AgentService, Health } from "@sealpod/proto";
 import { policyHostData, Sandbox } from "@sealpod/sandbox";
@@ -68,7 +68,13 @@ async function main(): Promise<void> {
       await client.call(AgentService.method.setPolicy, { policy: ALLOW_ALL }, PATIENCE);
       await client.call(AgentService.method.createSandbox, { sandboxId: id, hostname: "pod", dns: [], storages: [] }, PATIENCE);
       note(`${kind}: sandbox made`, since());
-      const sandbox = new Sandbox(machine, client, systemRandom, silentLogger);
+      const sandbox = new Sandbox(machine, client, {
+        id,
+        driver: drivers[kind],
+        machine: { ...description, runDirectory, launch: world.psp },
+        hostname: "pod",
+        random: systemRandom,
+      });
       const started = performance.now();
       const spec = specOf({ layers, args: ["/bin/busybox", "sh", "-c", `echo up; busybox dd if=/dev/zero bs=64k count=${VOLUME / 65536} 2>/dev/null`] });
       const container = await sandbox.createContainer({ id, spec, bundle: `/run/containerd/io.containerd.runtime.v2.task/k8s.io/${id}`, layers });

@@ -10,6 +10,7 @@ import { addAttestServeVerbs } from "./attest/serve-commands.ts";
 import { addVerifyVerbs } from "./attest/verify-commands.ts";
 import { addCertcacheVerbs } from "./certcache/commands.ts";
 import { addEncfsVerbs } from "./encfs/commands.ts";
+import { addHostVerbs } from "./host/commands.ts";
 import { addIdentityVerbs } from "./identity/commands.ts";
 import { addKbsVerbs } from "./kbs/commands.ts";
 import { addKeyPolicyVerbs, addKeyVerbs, addRoleAssignmentVerbs, addRotationPolicyVerbs, addSecretVerbs, withImportKeyFlags } from "./key/commands.ts";
@@ -314,6 +315,9 @@ function build(context: CliContext, outcome: Outcome): Command {
 
   const uvm = group(program, "uvm", "sealpod uvm", "The utility VM's image: build, look at, sign and verify it.");
   addUvmVerbs(verbsOf(uvm, "sealpod uvm"));
+
+  const host = group(program, "host", "sealpod host", "A node of a cluster: what it can do, and the containerd shim on it.");
+  addHostVerbs(verbsOf(host, "sealpod host"));
 
   const encfs = group(program, "encfs", "sealpod encfs", "Encrypted filesystem images for pods: make and look at them.");
   addEncfsVerbs(verbsOf(encfs, "sealpod encfs"));

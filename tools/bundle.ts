@@ -1,5 +1,5 @@
 /**
- * `npm run bundle`: one file per program that runs inside the guest, from the sources, with no dependency left outside; and
+ * `npm run bundle`: one file per program that runs inside the guest, and for the node's shim, from the sources, with no dependency left outside; and
  * the command line, in pieces that are loaded when a verb needs them.
  *
  * The bytes depend on the sources and on esbuild's version alone, so two machines get the same file: it is measured.
@@ -14,6 +14,8 @@ const ROOT = join(import.meta.dirname, "..");
 export const BUNDLES: Readonly<Record<string, string>> = {
   agent: "guest/agent/main.ts",
   encfs: "guest/encfs/main.ts",
+  processor: "laptop/psp/main.ts",
+  shim: "host/shim/main.ts",
   skr: "guest/skr/main.ts",
   webapp: "examples/key-release/webapp/webapp.ts",
 };

@@ -8,7 +8,7 @@
  * installed on the machine. What cannot be fetched is no error: the tests that want it are skipped by name.
  */
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 
 /** A tool of the distribution: how to see that it is there, and the package that brings it. */
@@ -51,10 +51,31 @@ const TEST_PACKAGES: readonly { readonly package: string; readonly file: string 
   { package: "libnbd-bin", file: "usr/bin/nbdinfo" },
   { package: "libnbd0", file: "usr/lib/*/libnbd.so.0" },
   { package: "postgresql-15", file: "usr/lib/postgresql/15/bin/postgres" },
+  { package: "containernetworking-plugins", file: "usr/lib/cni/host-local" },
+  { package: "iptables", file: "usr/sbin/iptables-nft" },
+  { package: "nftables", file: "usr/sbin/nft" },
+  ...["nftables.so.1", "nftnl.so.11", "mnl.so.0", "xtables.so.12", "ip4tc.so.2", "ip6tc.so.2", "nfnetlink.so.0", "jansson.so.4", "edit.so.2"].map((name) => ({
+    package: `lib${name.replace(".so.", "")}`,
+    file: `usr/lib/*/lib${name}`,
+  })),
+  { package: "libnetfilter-conntrack3", file: "usr/lib/*/libnetfilter_conntrack.so.3" },
+];
+
+/** Programs that need libraries which were unpacked with them, and so a script that says where those are. */
+const WRAPPED: readonly { readonly name: string; readonly file: string }[] = [
+  { name: "iptables", file: "usr/sbin/iptables-nft" },
+  { name: "ip6tables", file: "usr/sbin/ip6tables-nft" },
+  { name: "nft", file: "usr/sbin/nft" },
 ];
 
 /** Where they are unpacked; tools/test.ts puts its bin directories behind the PATH. */
 const TEST_TOOLS = join(import.meta.dirname, "..", "build", "tools");
+
+/** The release whose containerd is of the next line: by the release of this machine. The shim must work with both lines. */
+const NEXT_RELEASE: Readonly<Record<string, string>> = { bookworm: "trixie" };
+
+/** Where that containerd is unpacked, apart: two of one name cannot be in one PATH. It runs with the older C library. */
+const NEXT_CONTAINERD = join(import.meta.dirname, "..", "build", "tools-1.7");
 
 /** Debian keeps daemons' binaries out of the PATH of ordinary users. */
 const SEARCH = [...(process.env["PATH"] ?? "").split(":"), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -111,9 +132,74 @@ function fetchTestTools(): void {
   if (failed.length > 0) console.error(`setup: not fetched, their tests will be skipped: ${failed.map((item) => item.package).join(", ")}`);
 }
 
+/** Scripts for {@link WRAPPED}, in the directory that stands first in the tests' PATH. */
+function wrapTestTools(): void {
+  for (const { name, file } of WRAPPED) {
+    const [program, script] = [join(TEST_TOOLS, file), join(TEST_TOOLS, "usr/bin", name)];
+    if (!existsSync(program) || existsSync(script)) continue;
+    const library = join(TEST_TOOLS, "usr/lib");
+    const directories = readdirSync(library).flatMap((entry) => (existsSync(join(library, entry, "libnftnl.so.11")) ? [join(library, entry)] : []));
+    // The machine's own libraries would do as well: then nothing was unpacked.
+    const variables = directories.map((directory) => `LD_LIBRARY_PATH='${directory}' XTABLES_LIBDIR='${directory}/xtables' `).join("");
+    mkdirSync(join(TEST_TOOLS, "usr/bin"), { recursive: true });
+    writeFileSync(script, `#!/bin/sh\n${variables}exec '${program}' "$@"\n`, { mode: 0o755 });
+  }
+}
+
+/** The containerd of the distribution's next release, by a package list of its own: the machine's is not touched. */
+function fetchNextContainerd(): void {
+  if (existsSync(join(NEXT_CONTAINERD, "usr/bin/containerd")) || !present("apt-get") || !present("dpkg-deb")) return;
+  const release = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync("/etc/os-release", "utf8"))?.[1] ?? "";
+  const next = NEXT_RELEASE[release];
+  if (next === undefined) return;
+  const apt = join(NEXT_CONTAINERD, "apt");
+  const directories = ["sources", "lists/partial", "cache/archives/partial"].map((name) => join(apt, name));
+  for (const directory of directories) mkdirSync(directory, { recursive: true });
+  const sources = sourcesOf(release, next);
+  for (const [i, { suffix, text }] of sources.entries()) writeFileSync(join(apt, "sources", `${i}.${suffix}`), text);
+  const options = [
+    "Dir::Etc::sourcelist=/dev/null",
+    `Dir::Etc::sourceparts=${join(apt, "sources")}`,
+    `Dir::State::Lists=${join(apt, "lists")}`,
+    `Dir::Cache=${join(apt, "cache")}`,
+    "Acquire::Languages=none",
+    "APT::Sandbox::User=root",
+  ].flatMap((option) => ["-o", option]);
+  const run = (...args: readonly string[]): boolean =>
+    spawnSync("apt-get", [...options, "-qq", ...args], { cwd: apt, stdio: ["ignore", "ignore", "ignore"] }).status === 0;
+  const got = sources.length > 0 && run("update") && run("download", "containerd");
+  const deb = readdirSync(apt).find((file) => file.startsWith("containerd_"));
+  const unpacked = got && deb !== undefined && spawnSync("dpkg-deb", ["-x", join(apt, deb), NEXT_CONTAINERD]).status === 0;
+  rmSync(unpacked ? apt : NEXT_CONTAINERD, { recursive: true, force: true });
+  if (!unpacked) console.error(`setup: not fetched, its tests will be skipped: containerd of ${next}`);
+}
+
+/** The machine's package sources for one release, as they would be for another: the same places, keys and components. */
+function sourcesOf(release: string, next: string): readonly { readonly suffix: "list" | "sources"; readonly text: string }[] {
+  const parts = "/etc/apt/sources.list.d";
+  const files = ["/etc/apt/sources.list", ...(existsSync(parts) ? readdirSync(parts).map((name) => join(parts, name)) : [])].filter((file) => existsSync(file));
+  return files.flatMap((file): readonly { readonly suffix: "list" | "sources"; readonly text: string }[] => {
+    if (file.endsWith(".list")) {
+      const lines = readFileSync(file, "utf8").matchAll(/^(deb\s+(?:\[[^\]\n]*\]\s+)?\S+\s+)(\S+)(\s.*)$/gm);
+      return [...lines]
+        .filter(([, , suite]) => suite === release)
+        .map(([, before, , after]) => ({ suffix: "list" as const, text: `${before}${next}${after}\n` }));
+    }
+    if (!file.endsWith(".sources")) return [];
+    return readFileSync(file, "utf8")
+      .split(/\n\s*\n/)
+      .filter((stanza) => /^Types:.*\bdeb\b/m.test(stanza) && new RegExp(`^Suites:(.*\\s)?${release}(\\s|$)`, "m").test(stanza))
+      .map((stanza) => ({ suffix: "sources" as const, text: `${stanza.replace(/^Suites:.*$/m, `Suites: ${next}`)}\n` }));
+  });
+}
+
 function main(): number {
   const code = makeReady();
-  if (code === 0 && process.argv.includes("--test")) fetchTestTools();
+  if (code === 0 && process.argv.includes("--test")) {
+    fetchTestTools();
+    wrapTestTools();
+    fetchNextContainerd();
+  }
   return code;
 }
 

@@ -1,7 +1,7 @@
 import * as http from "node:http";
 import { homedir } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { RegistryCredentials } from "@sealpod/containerd-images";
+import type { RegistryCredentials } from "@sealpod/containerd";
 import type { Logger } from "@sealpod/core";
 import type { SourceSpec } from "@sealpod/genpolicy";
 import { directoryTree, fileSource, run } from "@sealpod/io";
@@ -52,7 +52,7 @@ export function sourceOpener(options: SourceOptions, context: CliContext, logger
         // Open until the process ends: layers are read from it until then.
         return openDockerArchive(await fileSource(pathOf(spec.path, context)), { platform });
       case "containerd": {
-        const { openContainerd } = await import("@sealpod/containerd-images");
+        const { openContainerd } = await import("@sealpod/containerd");
         return openContainerd(
           { socketPath: pathOf(spec.path, context), platform },
           { credentials: containerdCredentials(openCredentials(registry.dockerConfig ?? "", ports), logger) },

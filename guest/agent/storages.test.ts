@@ -443,6 +443,8 @@ describe("storage: encrypted scratch", () => {
   it.each<[string, (paths: GuestPaths) => Partial<Storage>, string]>([
     ["with another key", () => ({ driverOptions: ["encryption_key=kbs:///a"] }), "ERR_AGENT_REQUEST"],
     ["with two driver options", () => ({ driverOptions: ["encryption_key=ephemeral", "encryption_key=ephemeral"] }), "ERR_AGENT_REQUEST"],
+    ["that only has to be made", () => ({ driverOptions: ["create_filesystem"] }), "ERR_AGENT_REQUEST"],
+    ["with a third driver option", () => ({ driverOptions: ["encryption_key=ephemeral", "create_filesystem", "create_filesystem"] }), "ERR_AGENT_REQUEST"],
     ["of another type", () => ({ fstype: "xfs" }), "ERR_AGENT_REQUEST"],
     ["with a root hash", () => ({ options: layerOptions("ab".repeat(32)) }), "ERR_AGENT_REQUEST"],
     ["with bind", () => ({ options: ["bind"] }), "ERR_AGENT_REQUEST"],
@@ -457,6 +459,12 @@ describe("storage: encrypted scratch", () => {
       expect([mapper.steps, system.mounts]).toEqual([[], []]);
     }),
   );
+
+  it("is made in the words of the second generation as well", () =>
+    withDisk(async ({ paths, system, acquire }) => {
+      await acquire(scratch(paths, { driverOptions: ["encryption_key=ephemeral", "create_filesystem"] }));
+      expect(system.mounts.map(({ type, target }) => [type, target])).toEqual([["ext4", scratch(paths).mountPoint]]);
+    }));
 
   it("is refused where the kernel is not the guest's own, and on a disk too small", () =>
     withStorages(async ({ paths, devices, acquire }) => {
@@ -517,6 +525,26 @@ describe("storage: the root of a container", () => {
       await storages.release(`${paths.shared}/c1`);
       expect(system.unmounted).toEqual([`${paths.shared}/c1`]);
       expect(readdirSync(paths.shared)).toEqual([]);
+    }));
+
+  it("is beside the container's state where the second generation wants it, and beside nobody else's", () =>
+    withStorages(async (setup) => {
+      const { paths, system, storages, acquire } = setup;
+      const { hash, held } = await hold(setup, "top");
+      const at = (mountPoint: string): Storage => ({ ...overlay(paths, "top", hash), mountPoint });
+      for (const place of [
+        `${paths.container("c2")}/rootfs`,
+        `${paths.container("c1")}/other`,
+        `${paths.container("c1")}/rootfs/../../x`,
+        paths.container("c1"),
+      ])
+        expect((await errorOf(() => acquire(at(place), held))).code).toBe("ERR_AGENT_PATH");
+      expect(system.mounts).toEqual([]);
+      const root = `${paths.container("c1")}/rootfs`;
+      await acquire(at(root), held);
+      expect(system.mounts.map(({ target }) => target)).toEqual([root]);
+      await storages.release(root);
+      expect(system.unmounted).toEqual([root]);
     }));
 
   it.each(["other", "top:other", "", "top:", "/etc", "..", "../../shared/containers/x", "top,upperdir=/"])(

@@ -77,6 +77,7 @@ const LAYER_OPTIONS: ReadonlySet<string> = new Set(["ro", "io.katacontainers.fs-
 
 /** Makes a disk encrypted scratch space (specs/runtime.md 4.11), and what may be said of it besides. */
 const EPHEMERAL_KEY = "encryption_key=ephemeral";
+const MAKE_FILE_SYSTEM = "create_filesystem";
 const SCRATCH_OPTION = /^(?:rw|noexec|nosuid|nodev|noatime|relatime)$/;
 
 /** Options of tmpfs. A list, because mount(8) takes some that turn the mount into another one (`bind`, `move`) or run helpers. */
@@ -306,8 +307,10 @@ async function unpack({ storage, paths, system, logger }: Work, entries: AsyncIt
 async function mountScratch(work: Work): Promise<void> {
   const { storage, paths, disks, undo } = work;
   const unknown = storage.options.find((option) => !SCRATCH_OPTION.test(option));
-  if (storage.driverOptions.length !== 1 || storage.driverOptions[0] !== EPHEMERAL_KEY)
-    throw refused(storage, `expected ${EPHEMERAL_KEY}, or no driver_options`);
+  const [key, make, ...more] = storage.driverOptions;
+  // Hosts of the second generation say that there is no file system yet. There never is one: the key is new each time.
+  if (key !== EPHEMERAL_KEY || (make !== undefined && make !== MAKE_FILE_SYSTEM) || more.length > 0)
+    throw refused(storage, `expected ${EPHEMERAL_KEY}, with or without ${MAKE_FILE_SYSTEM}, or no driver_options`);
   if (storage.fstype !== "ext4" || unknown !== undefined)
     throw refused(storage, `expected type ext4 and its options, found ${shown(unknown ?? storage.fstype)}`);
   if (disks.mapper === undefined) throw refused(storage, "this agent is a process of the host, whose kernel is not its own: it has no encrypted scratch");
@@ -344,7 +347,9 @@ async function mountOverlay(work: Work): Promise<void> {
     using directory = ConfinedDirectory.open(owner.directory);
     for (const name of ["upper", "work"]) directory.makeChild(name, PARENT_MODE);
   }
-  makeMountPoint(storage, paths.shared, PARENT_MODE, undo, "mount");
+  // The first generation names a directory of the shared ones, the second one beside the container's own state.
+  const root = storage.mountPoint === `${owner.directory}/rootfs` ? owner.directory : paths.shared;
+  makeMountPoint(storage, root, PARENT_MODE, undo, "mount");
   const options = ["nodev", `${LOWER}${names.join(":")}`, `upperdir=${owner.directory}/upper`, `workdir=${owner.directory}/work`];
   // From the directory of layers: the options have room in one page only, and absolute paths would fill it.
   await mount(work, { type: "overlay", source: "overlay", target: storage.mountPoint, options, cwd: paths.layers });

@@ -5,6 +5,16 @@ import { encodeUtf8, messageOf } from "@sealpod/core";
 import type { CopyFileRequestSchema, MessageInitShape } from "@sealpod/proto";
 import { SandboxError } from "./errors.ts";
 
+/** What is copied, and how. */
+export interface CopySource {
+  /** Path on the host. A link there is followed, as a bind mount would. */
+  readonly source: string;
+  /** Path in the guest. */
+  readonly target: string;
+  /** Who owns the file at a path, if not who the file system says. */
+  readonly ownerOf?: (path: string) => FileOwner | undefined;
+}
+
 /** One request of a copy. */
 export type CopyFileInit = MessageInitShape<typeof CopyFileRequestSchema>;
 
@@ -27,18 +37,12 @@ const MAX_COPY_BYTES: number = 512 * 1024 * 1024;
 const PARENT_MODE = 0o755;
 
 /**
- * Copies a file or a directory with all that is in it (specs/runtime.md 2.8, 4.11). Links are copied as links; a link at the top is
- * followed, as a bind mount would. Sockets, pipes and devices are left out.
+ * Copies a file or a directory with all that is in it (specs/runtime.md 2.8, 4.11). Links are copied as links. Sockets, pipes and devices are
+ * left out.
  * @param send takes one request, in order
- * @param ownerOf who owns the file at a path, if not who the file system says
  * @throws {SandboxError} ERR_SANDBOX_FILES
  */
-export async function copyFiles(
-  source: string,
-  target: string,
-  send: (request: CopyFileInit) => Promise<void>,
-  ownerOf: (path: string) => FileOwner | undefined = () => undefined,
-): Promise<void> {
+export async function copyFiles({ source, target, ownerOf = () => undefined }: CopySource, send: (request: CopyFileInit) => Promise<void>): Promise<void> {
   const top = await reading(source, realpath(source));
   const copy = new Copy(source, send, ownerOf);
   await copy.entry(top, target, await reading(source, lstat(top)));

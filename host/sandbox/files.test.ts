@@ -21,7 +21,7 @@ const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, dirM
 
 async function requests(source: string, target = "/t"): Promise<CopyFileInit[]> {
   const sent: CopyFileInit[] = [];
-  await copyFiles(source, target, async (request) => void sent.push(request));
+  await copyFiles({ source, target }, async (request) => void sent.push(request));
   return sent;
 }
 
@@ -65,12 +65,8 @@ describe("CopyFile, specs/runtime.md 2.8", () => {
     await symlink(join(directory, "v", "..data", "key"), join(directory, "part"));
     const sent: CopyFileInit[] = [];
     const real = join(await realpath(directory), "v", "..2026", "key");
-    await copyFiles(
-      join(directory, "part"),
-      "/t",
-      async (request) => void sent.push(request),
-      (path) => (path === real ? { uid: 7, gid: 8 } : undefined),
-    );
+    const ownerOf = (path: string): { uid: number; gid: number } | undefined => (path === real ? { uid: 7, gid: 8 } : undefined);
+    await copyFiles({ source: join(directory, "part"), target: "/t", ownerOf }, async (request) => void sent.push(request));
     expect(sent).toMatchObject([{ path: "/t", uid: 7, gid: 8, fileSize: 1n }]);
   });
 
@@ -114,7 +110,7 @@ describe("CopyFile, specs/runtime.md 2.8", () => {
     await writeFile(path, "");
     await truncate(path, 512 * 1024 * 1024 + 1);
     const sent: CopyFileInit[] = [];
-    await expect(copyFiles(path, "/t", async (request) => void sent.push(request))).rejects.toMatchObject({ code: "ERR_SANDBOX_FILES" });
+    await expect(copyFiles({ source: path, target: "/t" }, async (request) => void sent.push(request))).rejects.toMatchObject({ code: "ERR_SANDBOX_FILES" });
     expect(sent).toEqual([]);
   });
 
@@ -126,14 +122,14 @@ describe("CopyFile, specs/runtime.md 2.8", () => {
     const send = async (): Promise<void> => {
       if (++count === 1) throw new Error("denied");
     };
-    await expect(copyFiles(join(directory, "v"), "/t", send)).rejects.toThrow("denied");
+    await expect(copyFiles({ source: join(directory, "v"), target: "/t" }, send)).rejects.toThrow("denied");
     expect(count).toBe(1);
   });
 
   it("refuses a file that becomes shorter while it is copied", async () => {
     const path = join(directory, "large");
     await writeFile(path, new Uint8Array(2 * COPY_CHUNK));
-    await expect(copyFiles(path, "/t", async () => truncate(path, 10))).rejects.toMatchObject({
+    await expect(copyFiles({ source: path, target: "/t" }, async () => truncate(path, 10))).rejects.toMatchObject({
       code: "ERR_SANDBOX_FILES",
       message: `${path} became shorter while it was copied`,
     });
@@ -157,6 +153,12 @@ describe("mounts, specs/runtime.md 4.2 and 4.11", () => {
       { destination: "/host/fuse", type: "bind", source: "/dev/fuse", options: ["rbind", "rprivate", "rw"] },
     ];
     expect(await planMounts(mounts, context)).toEqual({ mounts, storages: [], copies: [], dropped: [] });
+  });
+
+  it("leaves of mounts at one place the last, which would hide the others", async () => {
+    const shm = (type: string): Parameters<typeof planMounts>[0][number] => ({ destination: "/dev/shm", type, source: "shm", options: ["nosuid"] });
+    const proc = { destination: "/proc", type: "proc", source: "proc", options: [] };
+    expect((await planMounts([shm("tmpfs"), proc, shm("bind")], context)).mounts.map(({ destination }) => destination)).toEqual(["/proc", "/dev/shm"]);
   });
 
   it.each([

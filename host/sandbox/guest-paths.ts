@@ -12,10 +12,28 @@ export const SANDBOX_SHM = "/run/kata-containers/sandbox/shm";
 /** Volumes in memory. */
 export const EPHEMERAL_DIRECTORY = "/run/kata-containers/sandbox/ephemeral";
 
-/** Root directory of a container. */
-export function containerRoot(containerId: string): string {
-  return `${SHARED_CONTAINERS}/${containerId}`;
+/** Volumes on disks of their own. */
+export const DISK_VOLUMES = "/run/kata-containers/sandbox/storage";
+
+/** Where the two generations of policies want things that the guest makes (DESIGN section 3). */
+export interface GuestLayout {
+  /** Root directory of a container. */
+  root(containerId: string): string;
+  /** Directory of an emptyDir that is memory of the guest though it was a directory of the node. */
+  localVolume(sandboxId: string, name: string): string;
 }
+
+/** AKS Confidential Containers (specs/runtime.md 4.10 A, 4.11). */
+export const AKS_LAYOUT: GuestLayout = {
+  root: (containerId) => `${SHARED_CONTAINERS}/${containerId}`,
+  localVolume: (sandboxId, name) => `${SHARED_CONTAINERS}/${sandboxId}/local/${name}`,
+};
+
+/** Upstream Kata and CoCo (specs/runtime.md 3.8, 4.11). */
+export const COCO_LAYOUT: GuestLayout = {
+  root: (containerId) => `/run/kata-containers/${containerId}/rootfs`,
+  localVolume: (sandboxId, name) => `${SHARED_CONTAINERS}/${sandboxId}/rootfs/local/${name}`,
+};
 
 /**
  * Where a file is copied to for a mount.
@@ -23,11 +41,6 @@ export function containerRoot(containerId: string): string {
  */
 export function copiedPath(containerId: string, unique: string, destination: string): string {
   return `${SHARED_CONTAINERS}/${containerId}-${unique}-${lastComponent(destination)}`;
-}
-
-/** Directory of an emptyDir on the node's disk; in the guest it is in the first container's writable layer. */
-export function localVolume(sandboxId: string, name: string): string {
-  return `${SHARED_CONTAINERS}/${sandboxId}/local/${name}`;
 }
 
 /** The part after the last `/`; slashes at the end do not count. */

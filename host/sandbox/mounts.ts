@@ -2,9 +2,9 @@ import { readFile, stat } from "node:fs/promises";
 import { messageOf } from "@sealpod/core";
 import type { FileOwner } from "./copy-files.ts";
 import { SandboxError } from "./errors.ts";
-import { EPHEMERAL_DIRECTORY, SANDBOX_SHM, copiedPath, lastComponent, localVolume } from "./guest-paths.ts";
+import { AKS_LAYOUT, EPHEMERAL_DIRECTORY, SANDBOX_SHM, copiedPath, lastComponent, type GuestLayout } from "./guest-paths.ts";
 import type { SpecMount } from "./spec.ts";
-import { ephemeralStorage, localStorage, type StorageInit } from "./storages.ts";
+import { encryptedStorage, ephemeralStorage, localStorage, type StorageInit } from "./storages.ts";
 
 /** What the mounts of a container become. */
 export interface MountPlan {
@@ -24,6 +24,10 @@ export interface MountContext {
   readonly containerId: string;
   /** 16 new lower-case hex digits at each call. */
   readonly unique: () => string;
+  /** Default {@link AKS_LAYOUT}. */
+  readonly layout?: GuestLayout;
+  /** Attaches a disk for the emptyDir at a path, the same one each time, and gives its name in the guest. Without it such a volume is memory. */
+  readonly attachDisk?: (emptyDir: string) => Promise<string>;
   readonly volumes?: HostVolumes;
 }
 
@@ -47,7 +51,7 @@ const GUEST_OWN_SOURCE = /^\/(?:dev|sys|proc)(?:\/|$)/;
 /**
  * Turns mounts of the host into mounts of the guest, which shares no file system with it (specs/runtime.md 4.2, 4.11): shared memory is the
  * pod's unless it has a volume for it, an emptyDir is made in the guest, other bind mounts are copied. Sockets, pipes and devices cannot be copied; their mounts are
- * dropped.
+ * dropped. Of mounts at one place only the last is left: it would hide the others (containerd 1.6 gives its pause containers `/dev/shm` twice).
  * @throws {SandboxError} ERR_SANDBOX_FILES if a source does not exist
  */
 export async function planMounts(mounts: readonly SpecMount[], context: MountContext): Promise<MountPlan> {
@@ -55,13 +59,13 @@ export async function planMounts(mounts: readonly SpecMount[], context: MountCon
   const storages: StorageInit[] = [];
   const copies: { source: string; target: string }[] = [];
   const dropped: string[] = [];
-  for (const mount of mounts) {
+  for (const mount of lastOfEachPlace(mounts)) {
     if (mount.destination === "/dev/shm" && !mount.source.includes(EMPTY_DIR)) {
       planned.push({ destination: "/dev/shm", type: "bind", source: SANDBOX_SHM, options: ["rbind"] });
     } else if (!isBind(mount) || GUEST_OWN_SOURCE.test(mount.source)) {
       planned.push(mount);
     } else if (mount.source.includes(EMPTY_DIR)) {
-      const { storage, ...volume } = await emptyDir(mount, context.sandboxId, context.volumes ?? LOCAL_VOLUMES);
+      const { storage, ...volume } = await emptyDir(mount, context);
       planned.push(volume.mount);
       storages.push(storage);
     } else if (await isCopyable(mount)) {
@@ -75,6 +79,11 @@ export async function planMounts(mounts: readonly SpecMount[], context: MountCon
   return { mounts: planned, storages, copies, dropped };
 }
 
+function lastOfEachPlace(mounts: readonly SpecMount[]): readonly SpecMount[] {
+  const last = new Map(mounts.map((mount) => [mount.destination, mount]));
+  return mounts.filter((mount) => last.get(mount.destination) === mount);
+}
+
 function isBind(mount: SpecMount): boolean {
   return mount.type === "bind" || mount.options.includes("bind") || mount.options.includes("rbind");
 }
@@ -84,7 +93,10 @@ function unshared(options: readonly string[]): readonly string[] {
   return options.map((option) => (option === "rslave" ? "rprivate" : option));
 }
 
-async function emptyDir(mount: SpecMount, sandboxId: string, volumes: HostVolumes): Promise<{ readonly mount: SpecMount; readonly storage: StorageInit }> {
+async function emptyDir(
+  mount: SpecMount,
+  { sandboxId, attachDisk, layout = AKS_LAYOUT, volumes = LOCAL_VOLUMES }: MountContext,
+): Promise<{ readonly mount: SpecMount; readonly storage: StorageInit }> {
   const name = lastComponent(mount.source);
   const options = unshared(mount.options);
   const group = (volumes.owner(mount.source) ?? (await groupOf(mount))).gid;
@@ -92,7 +104,11 @@ async function emptyDir(mount: SpecMount, sandboxId: string, volumes: HostVolume
     const path = `${EPHEMERAL_DIRECTORY}/${name}`;
     return { mount: { ...mount, type: "bind", source: path, options }, storage: ephemeralStorage(path, group) };
   }
-  const path = localVolume(sandboxId, name);
+  if (attachDisk !== undefined) {
+    const storage = encryptedStorage(await attachDisk(mount.source), group);
+    return { mount: { ...mount, type: "bind", source: storage.mountPoint ?? "", options }, storage };
+  }
+  const path = layout.localVolume(sandboxId, name);
   return { mount: { ...mount, type: "local", source: path, options }, storage: localStorage(path, group) };
 }
 

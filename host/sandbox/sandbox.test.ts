@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { EventEmitter, once } from "node:events";
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeUtf8, sha256, toHex, type ByteSink } from "@sealpod/core";
@@ -6,7 +7,7 @@ import { AgentService, Health, HealthCheckResponse_ServingStatus, isMessage, typ
 import { STATUS, implement, memoryStreams, serveTtrpc, statusError, type ByteStream, type Handlers } from "@sealpod/ttrpc";
 import type { Machine, MachineConfig, MachineExit, VmmDriver } from "@sealpod/vmm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { createSandbox, policyHostData, type ContainerOptions, type Sandbox, type SandboxOptions } from "./index.ts";
+import { COCO_LAYOUT, createSandbox, policyHostData, type ContainerOptions, type Sandbox, type SandboxOptions } from "./index.ts";
 
 /** A driver whose machines have an agent that remembers what it is asked and answers as the test says. */
 class ScriptedDriver implements VmmDriver {
@@ -15,6 +16,8 @@ class ScriptedDriver implements VmmDriver {
   readonly configs: MachineConfig[] = [];
   readonly requests: Message[] = [];
   readonly disks: string[] = [];
+  /** Those of them that the guest may write to. */
+  readonly written: string[] = [];
   network: Machine["guestNetwork"] = [];
   stopped = 0;
   serving: HealthCheckResponse_ServingStatus = HealthCheckResponse_ServingStatus.SERVING;
@@ -32,11 +35,13 @@ class ScriptedDriver implements VmmDriver {
     const exited = Promise.withResolvers<MachineExit>();
     return {
       id: config.id,
+      pid: 4711,
       guestNetwork: this.network,
       exited: exited.promise,
       connectAgent: async () => this.#serve(),
-      attachDisk: async (path) => {
+      attachDisk: async (path, { readonly = true } = {}) => {
         if (path === "absent") throw new Error("no such disk");
+        if (!readonly) this.written.push(path);
         return { source: (this.disks.push(path) + 1).toString(16).padStart(2, "0") };
       },
       forwardPort: async (port) => port,
@@ -108,6 +113,11 @@ function container(change: Partial<ContainerOptions> = {}): ContainerOptions {
   return { id: CONTAINER, spec, bundle: `/bundles/${CONTAINER}`, layers: [layer("a"), layer("b")], ...change };
 }
 
+/** The specification of {@link container} with mounts. */
+function withMounts(...mounts: readonly object[]): object {
+  return { ...(container().spec as object), mounts };
+}
+
 /** Sink that keeps text. */
 class TextSink implements ByteSink {
   text = "";
@@ -176,6 +186,30 @@ describe("starting a sandbox, specs/runtime.md 4.1", () => {
     expect(driver.names).toEqual(["CreateSandboxRequest"]);
     expect(driver.configs[0]?.hostData).toEqual(new Uint8Array(32));
     expect(policyHostData(undefined)).toEqual(new Uint8Array(32));
+  });
+
+  it("starts a machine with initdata under its digest, and sets no policy", async () => {
+    const driver = new ScriptedDriver();
+    const { policy: _policy, ...rest } = options(driver);
+    const hostData = new Uint8Array(32).fill(7);
+    sandboxes.push(await createSandbox({ ...rest, initdata: { path: "/run/x.img", hostData } }));
+    expect(driver.names).toEqual(["CreateSandboxRequest"]);
+    expect(driver.configs[0]).toMatchObject({ initdata: "/run/x.img", hostData });
+  });
+
+  it("refuses a policy beside initdata before it starts a machine", async () => {
+    const driver = new ScriptedDriver();
+    const both = { ...options(driver), initdata: { path: "/run/x.img", hostData: new Uint8Array(32) } };
+    await expect(createSandbox(both)).rejects.toMatchObject({ code: "ERR_SANDBOX_SPEC" });
+    expect(driver.configs).toEqual([]);
+  });
+
+  it("gives a machine the network that the caller names, not its driver's", async () => {
+    const driver = new ScriptedDriver();
+    driver.network = [{ name: "eth0", mac: "52:54:00:12:34:56", addresses: ["10.0.2.100/24"], mtu: 1500 }];
+    const interfaces = [{ name: "net1", mac: "52:54:00:00:00:01", mtu: 1400, noArp: false, addresses: [] }];
+    await boot(driver, { network: { interfaces, routes: [], neighbours: [] } });
+    expect(driver.requests[1]).toMatchObject({ $typeName: "grpc.UpdateInterfaceRequest", interface: { name: "net1", mtu: 1400n } });
   });
 
   it("gives a machine its network once the policy can judge it, before anything else", async () => {
@@ -280,6 +314,92 @@ describe("making a container", () => {
     ]);
     expect(request.storages.every((storage) => storage.fsGroup === undefined && storage.driverOptions.length === 0 && !storage.shared)).toBe(true);
     expect(request.storages[2]?.options).toHaveLength(5);
+  });
+
+  it("puts the root and memory volumes where the second generation's policies want them", async () => {
+    const driver = new ScriptedDriver();
+    const sandbox = await boot(driver, { layout: COCO_LAYOUT });
+    const source = join(directory, "kubernetes.io~empty-dir", "cache");
+    await mkdir(source, { recursive: true });
+    await sandbox.createContainer(container({ spec: withMounts({ destination: "/cache", type: "bind", source, options: ["rbind"] }) }));
+    const { storages, OCI } = driver.requests.at(-1) as CreateContainerRequest;
+    const root = `/run/kata-containers/${CONTAINER}/rootfs`;
+    expect([OCI?.Root?.Path, storages[2]?.mountPoint]).toEqual([root, root]);
+    const local = `/run/kata-containers/shared/containers/${ID}/rootfs/local/cache`;
+    expect([OCI?.Mounts[0]?.source, storages[3]?.mountPoint]).toEqual([local, local]);
+  });
+
+  it("gives containers that share an emptyDir one disk that the guest writes to", async () => {
+    const driver = new ScriptedDriver();
+    const made: string[] = [];
+    const sandbox = await boot(driver, {
+      makeDisk: async (emptyDir) => {
+        made.push(emptyDir);
+        return `/disks/${made.length}`;
+      },
+    });
+    const [one, other] = ["one", "other"].map((name) => join(directory, "kubernetes.io~empty-dir", name));
+    for (const path of [one, other]) await mkdir(path ?? "", { recursive: true });
+    const spec = withMounts(...[one, other].map((source, at) => ({ destination: `/v${at}`, type: "bind", source, options: ["rbind", "rslave", "rw"] })));
+    const volumes = { owner: () => ({ uid: 0, gid: 42 }), isTmpfs: async () => false };
+    for (const id of ["1", "2"]) await sandbox.createContainer(container({ id: id.repeat(64), layers: [layer("a")], spec, volumes }));
+    expect(made).toEqual([one, other]);
+    expect(driver.written).toEqual(["/disks/1", "/disks/2"]);
+    const created = driver.requests.filter((request) => isMessage(request, AgentService.method.createContainer.input));
+    // Both containers name a volume with the same words: to the agent that is one storage.
+    expect(created[0]?.storages.slice(2)).toEqual(created[1]?.storages.slice(2));
+    expect(created[0]?.storages.slice(2)).toMatchObject([
+      {
+        driver: "blk",
+        source: "02",
+        fstype: "ext4",
+        driverOptions: ["encryption_key=ephemeral", "create_filesystem"],
+        options: [],
+        mountPoint: "/run/kata-containers/sandbox/storage/MDI=",
+        fsGroup: { groupId: 42, groupChangePolicy: 0 },
+        shared: true,
+      },
+      { source: "03", mountPoint: "/run/kata-containers/sandbox/storage/MDM=" },
+    ]);
+    expect(created[0]?.OCI?.Mounts.map(({ type, source, options }) => [type, source, options.join()])).toEqual([
+      ["bind", "/run/kata-containers/sandbox/storage/MDI=", "rbind,rprivate,rw"],
+      ["bind", "/run/kata-containers/sandbox/storage/MDM=", "rbind,rprivate,rw"],
+    ]);
+  });
+
+  it("follows the volumes that the kubelet switches by a link, until the container is removed", async () => {
+    const news = new EventEmitter();
+    const copied: string[] = [];
+    const driver = new ScriptedDriver({
+      copyFile({ path }) {
+        copied.push(path);
+        news.emit("copied");
+        return {};
+      },
+    });
+    const sandbox = await boot(driver);
+    const source = join(directory, "config");
+    const publish = async (version: string): Promise<void> => {
+      await mkdir(join(source, version), { recursive: true });
+      await writeFile(join(source, version, "key"), version);
+      await symlink(version, join(source, "..data_tmp"));
+      await rename(join(source, "..data_tmp"), join(source, "..data"));
+    };
+    await publish("..1");
+    const spec = withMounts({ destination: "/v", type: "bind", source, options: ["rbind"] });
+    const [first, second] = await Promise.all(["1", "2"].map((id) => sandbox.createContainer(container({ id: id.repeat(64), spec }))));
+    /** Resolves when the link of the container's copy was set once more. */
+    const switched = async (id: string, times: number): Promise<void> => {
+      while (copied.filter((path) => path.includes(`/${id.repeat(64)}-`) && path.endsWith("/..data")).length < times) await once(news, "copied");
+    };
+    await publish("..2");
+    await Promise.all([switched("1", 2), switched("2", 2)]);
+    await first?.remove();
+    const before = copied.length;
+    await publish("..3");
+    await switched("2", 3);
+    expect(copied.slice(before).filter((path) => path.includes("1".repeat(64)))).toEqual([]);
+    await second?.remove();
   });
 
   it("attaches a layer once per machine, also for containers that are made side by side", async () => {
@@ -468,6 +588,7 @@ describe("processes", () => {
     await process.resize(24, 80);
     await process.signal(15);
     await made.signal(9);
+    await made.signal(15, false);
     await made.remove();
     const id = { containerId: CONTAINER, execId: CONTAINER };
     const asked = driver.requests.filter((request) => !/Read|Wait/.test(request.$typeName));
@@ -478,6 +599,7 @@ describe("processes", () => {
       "grpc.TtyWinResizeRequest",
       "grpc.SignalProcessRequest",
       "grpc.SignalProcessRequest",
+      "grpc.SignalProcessRequest",
       "grpc.RemoveContainerRequest",
     ]);
     expect(asked.slice(2)).toMatchObject([
@@ -486,6 +608,7 @@ describe("processes", () => {
       { ...id, signal: 15 },
       // No exec id: with signal 9 the agent ends all processes of the container.
       { containerId: CONTAINER, execId: "", signal: 9 },
+      { ...id, signal: 15 },
       { containerId: CONTAINER, timeout: 0 },
     ]);
   });
@@ -505,6 +628,41 @@ describe("processes", () => {
     });
     expect(request).not.toHaveProperty("process.Capabilities");
     expect(driver.requests.at(-1)).toMatchObject({ $typeName: "grpc.WaitProcessRequest", execId: "probe-1" });
+  });
+});
+
+describe("a container that runs", () => {
+  it("is paused, resumed, given other limits, and says what it uses", async () => {
+    const driver = new ScriptedDriver({ statsContainer: () => ({ cgroupStats: { memoryStats: { usage: { usage: 5n } } } }) });
+    const made = await (await boot(driver)).createContainer(container());
+    driver.requests.length = 0;
+    await made.pause();
+    await made.resume();
+    await made.update({ memory: { limit: 268435456 }, cpu: { shares: 512, quota: -1, cpus: "0-3" }, pids: { limit: 5 } });
+    expect((await made.stats()).cgroupStats?.memoryStats?.usage?.usage).toBe(5n);
+    const of = { containerId: CONTAINER };
+    expect(driver.requests).toMatchObject([
+      { $typeName: "grpc.PauseContainerRequest", ...of },
+      { $typeName: "grpc.ResumeContainerRequest", ...of },
+      // Which processors of the host means nothing in the guest, and the number of processes is not for the host to say.
+      { ...of, resources: { Memory: { Limit: 268435456n }, CPU: { Shares: 512n, Quota: -1n, Cpus: "" }, HugepageLimits: [] } },
+      { $typeName: "grpc.StatsContainerRequest", ...of },
+    ]);
+    expect(driver.requests[2]).not.toHaveProperty("resources.Pids.Limit");
+    await expect(made.update({ memory: { limit: "much" } })).rejects.toMatchObject({ code: "ERR_SANDBOX_SPEC" });
+    await expect(made.update(null)).rejects.toMatchObject({ code: "ERR_SANDBOX_SPEC" });
+  });
+
+  it("is named when the guest's kernel ends one of its processes for want of memory", async () => {
+    const events = [CONTAINER, "other"];
+    const driver = new ScriptedDriver({ getOOMEvent: () => ({ containerId: events.shift() ?? "" }) });
+    const sandbox = await boot(driver);
+    expect([await sandbox.nextOutOfMemory(), await sandbox.nextOutOfMemory()]).toEqual([CONTAINER, "other"]);
+    const waiting = new ScriptedDriver({ getOOMEvent: () => new Promise(() => undefined) });
+    const asked = (await boot(waiting)).nextOutOfMemory();
+    asked.catch(() => undefined);
+    waiting.die();
+    await expect(asked).rejects.toMatchObject({ code: "ERR_SANDBOX_CLOSED" });
   });
 });
 

@@ -1,27 +1,38 @@
 import { encodeUtf8, messageOf, sha256, silentLogger, toHex, type Logger, type Random } from "@sealpod/core";
-import { AgentService, Health, HealthCheckResponse_ServingStatus } from "@sealpod/proto";
+import { AgentService, Health, HealthCheckResponse_ServingStatus, type StatsContainerResponse } from "@sealpod/proto";
 import type { Machine, MachineConfig, MachineExit, VmmDriver } from "@sealpod/vmm";
 import { AgentClient } from "./agent-client.ts";
-import { type CopyFileInit, copyFiles } from "./copy-files.ts";
 import { SandboxError } from "./errors.ts";
 import { GuestProcess, type ProcessOutput } from "./guest-process.ts";
-import { containerRoot } from "./guest-paths.ts";
-import { type HostVolumes, LOCAL_VOLUMES, planMounts } from "./mounts.ts";
-import { configureNetwork, driverNetwork } from "./network.ts";
-import { constrainSpec, execProcess } from "./spec.ts";
+import { AKS_LAYOUT, type GuestLayout } from "./guest-paths.ts";
+import { type HostVolumes, LOCAL_VOLUMES, type MountPlan, planMounts } from "./mounts.ts";
+import { configureNetwork, driverNetwork, type GuestNetwork } from "./network.ts";
+import { type ConstrainedSpec, constrainSpec, execProcess, updatedResources } from "./spec.ts";
 import { rootStorages, shmStorage, type AttachedLayer, type ContainerLayer } from "./storages.ts";
+import { type CopiedVolume, copyVolume, type VolumeCopy, type VolumeWatch, watchVolume } from "./volume-watch.ts";
 
 /** Milliseconds for the first answer of an agent that listens already (specs/runtime.md 4.1). */
 const HEALTH_LIMIT = 30_000;
 
-/** Milliseconds for CreateContainer, ten minutes: the agent reads and checks every byte of the image's layers in it. */
+/** Milliseconds for CreateContainer where the caller names none, ten minutes: an agent without device mapper reads and checks every byte of the image's layers in it. */
 const CREATE_CONTAINER_LIMIT = 600_000;
 
 /** Milliseconds for DestroySandbox; after it the machine is ended anyhow. */
 const DESTROY_LIMIT = 10_000;
 
+/** Exec id by which SignalProcess means all of a container's processes, if the signal is SIGKILL (specs/runtime.md 2.6). */
+const ALL_PROCESSES = "";
+
 /** What the caller says of the machine; the rest follows from the sandbox. */
-export type SandboxMachine = Omit<MachineConfig, "id" | "hostData">;
+export type SandboxMachine = Omit<MachineConfig, "id" | "hostData" | "initdata">;
+
+/** The document by which a pod of the second generation brings its policy. */
+export interface SandboxInitdata {
+  /** The disk: a file on the host (specs/runtime.md 3.6). */
+  readonly path: string;
+  /** Digest of the document, cut or filled with zeros to 32 bytes. */
+  readonly hostData: Uint8Array;
+}
 
 /** Options of {@link createSandbox}. */
 export interface SandboxOptions {
@@ -29,11 +40,21 @@ export interface SandboxOptions {
   readonly id: string;
   readonly driver: VmmDriver;
   readonly machine: SandboxMachine;
-  /** Text of the policy. Its SHA-256 becomes HOST_DATA. Without one HOST_DATA is zero and the agent keeps the policy of its image. */
+  /** Text of the policy. Its SHA-256 becomes HOST_DATA. Without one, and without initdata, HOST_DATA is zero and the agent keeps the policy of its image. */
   readonly policy?: string;
+  /** Instead of a policy. */
+  readonly initdata?: SandboxInitdata;
+  /** Default {@link AKS_LAYOUT}. */
+  readonly layout?: GuestLayout;
+  /** What the guest's interfaces are given; else what the driver of the machine says. */
+  readonly network?: GuestNetwork;
   readonly hostname: string;
   /** Lines of resolv.conf. */
   readonly dns?: readonly string[];
+  /** Makes a file for the disk of the emptyDir at a path of the host, and gives its path. Without it emptyDirs are memory of the guest. */
+  readonly makeDisk?: (emptyDir: string) => Promise<string>;
+  /** Milliseconds for CreateContainer; default ten minutes. */
+  readonly createContainerLimitMs?: number;
   readonly random: Random;
   readonly logger?: Logger;
 }
@@ -67,25 +88,33 @@ export function policyHostData(policy: string | undefined): Uint8Array {
  * Starts a machine and makes the sandbox of a pod in it: agent answers, policy set, network given, sandbox made (specs/runtime.md 4.1).
  * If a step fails the machine is stopped.
  * @throws {VmmError} from the driver
- * @throws {SandboxError} ERR_SANDBOX_POLICY if the agent does not take the policy, ERR_SANDBOX_DENIED and others
+ * @throws {SandboxError} ERR_SANDBOX_POLICY if the agent does not take the policy, ERR_SANDBOX_SPEC, ERR_SANDBOX_DENIED and others
  */
 export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
-  const { id, driver, policy, logger = silentLogger } = options;
-  const machine = await driver.start({ ...options.machine, id, hostData: policyHostData(policy) });
+  const { id, driver, policy, initdata } = options;
+  if (policy !== undefined && initdata !== undefined) {
+    throw new SandboxError("ERR_SANDBOX_SPEC", "the sandbox has a policy and initdata: HOST_DATA can name one of them");
+  }
+  const machine = await driver.start({
+    ...options.machine,
+    id,
+    ...(initdata === undefined ? {} : { initdata: initdata.path }),
+    hostData: initdata?.hostData ?? policyHostData(policy),
+  });
   try {
     const client = new AgentClient(await machine.connectAgent());
     const { status } = await client.call(Health.method.check, {}, HEALTH_LIMIT);
     if (status !== HealthCheckResponse_ServingStatus.SERVING)
       throw new SandboxError("ERR_SANDBOX_AGENT", `the agent's health is ${status}, expected 1 (SERVING)`);
     if (policy !== undefined) await setPolicy(client, policy);
-    await configureNetwork(client, driverNetwork(machine.guestNetwork));
+    await configureNetwork(client, options.network ?? driverNetwork(machine.guestNetwork));
     await client.call(AgentService.method.createSandbox, {
       sandboxId: id,
       hostname: options.hostname,
       dns: [...(options.dns ?? [])],
       storages: [shmStorage()],
     });
-    return new Sandbox(machine, client, options.random, logger);
+    return new Sandbox(machine, client, options);
   } catch (error) {
     await machine.stop();
     throw error;
@@ -108,17 +137,18 @@ export class Sandbox {
   /** Resolves when the machine has ended, for whatever reason. */
   readonly exited: Promise<MachineExit>;
   readonly #client: AgentClient;
-  readonly #random: Random;
+  readonly #options: SandboxOptions;
   readonly #logger: Logger;
-  /** Disks by layer file: containers that share a layer share its disk. */
+  /** Disks by layer file or emptyDir: containers that share one share its disk. */
   readonly #disks = new Map<string, Promise<{ readonly source: string }>>();
+  readonly #watches = new Set<VolumeWatch>();
 
-  constructor(machine: Machine, client: AgentClient, random: Random, logger: Logger) {
+  constructor(machine: Machine, client: AgentClient, options: SandboxOptions) {
     this.machine = machine;
     this.exited = machine.exited;
     this.#client = client;
-    this.#random = random;
-    this.#logger = logger;
+    this.#options = options;
+    this.#logger = options.logger ?? silentLogger;
   }
 
   get id(): string {
@@ -126,7 +156,7 @@ export class Sandbox {
   }
 
   /**
-   * Makes a container; its process waits for {@link Container.start}.
+   * Makes a container; its process waits for {@link Container.start}. Volumes that the kubelet changes are followed until it is removed.
    * @throws {SandboxError} ERR_SANDBOX_SPEC, ERR_SANDBOX_FILES before the agent is asked; ERR_SANDBOX_DENIED and others
    * @throws {VmmError} ERR_VMM_DISK
    */
@@ -136,20 +166,42 @@ export class Sandbox {
       throw new SandboxError("ERR_SANDBOX_SPEC", `container id ${JSON.stringify(id.slice(0, 200))} is not 2 to 128 letters, digits, '_', '.' or '-'`);
     }
     if (options.layers.length === 0) throw new SandboxError("ERR_SANDBOX_SPEC", `container ${id} has no layers`);
-    const rootPath = containerRoot(id);
+    const { layout = AKS_LAYOUT, makeDisk, random } = this.#options;
+    const rootPath = layout.root(id);
     const { spec, mounts, sandboxPidns } = constrainSpec(options.spec, { bundle: options.bundle, rootPath });
     const { volumes = LOCAL_VOLUMES } = options;
-    const plan = await planMounts(mounts, { sandboxId: this.id, containerId: id, unique: () => toHex(this.#random.bytes(8)), volumes });
+    const plan = await planMounts(mounts, {
+      sandboxId: this.id,
+      containerId: id,
+      unique: () => toHex(random.bytes(8)),
+      volumes,
+      layout,
+      ...(makeDisk === undefined ? {} : { attachDisk: async (emptyDir) => (await this.#attachScratch(emptyDir, makeDisk)).source }),
+    });
     if (plan.dropped.length > 0) {
       this.#logger.log("warn", "mounts of sockets, pipes and devices do not reach the guest", { container: id, destinations: plan.dropped.join(" ") });
     }
     // In the order of the storages, so that the slots ascend with them.
     const layers: AttachedLayer[] = [];
     for (const layer of options.layers.toReversed()) layers.unshift({ ...layer, ...(await this.#attach(layer.path)) });
-    for (const { source, target } of plan.copies) {
-      const send = async (request: CopyFileInit): Promise<void> => void (await this.#client.call(AgentService.method.copyFile, request));
-      await copyFiles(source, target, send, (path) => volumes.owner(path));
-    }
+    const copy: VolumeCopy = {
+      send: async (request) => void (await this.#client.call(AgentService.method.copyFile, request)),
+      ownerOf: (path) => volumes.owner(path),
+      logger: this.#logger,
+    };
+    const copied: { source: string; target: string; volume: CopiedVolume }[] = [];
+    for (const { source, target } of plan.copies) copied.push({ source, target, volume: await copyVolume(source, target, copy) });
+    await this.#request(id, spec, { layers, rootPath, plan, sandboxPidns });
+    const watches = copied.map(({ source, target, volume }) => watchVolume(source, target, copy, volume));
+    for (const watch of watches) this.#watches.add(watch);
+    return new Container(this.#client, { id, terminal: spec.Process?.Terminal ?? false, logger: this.#logger, removed: () => this.#close(watches) });
+  }
+
+  async #request(
+    id: string,
+    spec: ConstrainedSpec["spec"],
+    { layers, rootPath, plan, sandboxPidns }: { layers: readonly AttachedLayer[]; rootPath: string; plan: MountPlan; sandboxPidns: boolean },
+  ): Promise<void> {
     await this.#client.call(
       AgentService.method.createContainer,
       {
@@ -159,13 +211,21 @@ export class Sandbox {
         OCI: { ...spec, Mounts: plan.mounts.map((mount) => ({ ...mount, options: [...mount.options] })) },
         sandboxPidns,
       },
-      CREATE_CONTAINER_LIMIT,
+      this.#options.createContainerLimitMs ?? CREATE_CONTAINER_LIMIT,
     );
-    return new Container(this.#client, id, spec.Process?.Terminal ?? false, this.#logger);
+  }
+
+  /**
+   * The id of the next container one of whose processes the guest's kernel ended for want of memory. There is no limit but the end of the guest.
+   * @throws {SandboxError} ERR_SANDBOX_CLOSED, ERR_SANDBOX_DENIED, and ERR_SANDBOX_AGENT once the sandbox has ended
+   */
+  async nextOutOfMemory(): Promise<string> {
+    return (await this.#client.poll(AgentService.method.getOOMEvent, {})).containerId;
   }
 
   /** Ends everything in the guest and the machine; resolves when nothing is left, whatever the agent says. */
   async destroy(): Promise<void> {
+    await this.#close([...this.#watches]);
     try {
       await this.#client.call(AgentService.method.destroySandbox, {}, DESTROY_LIMIT);
     } catch (error) {
@@ -175,8 +235,21 @@ export class Sandbox {
     this.#client.close();
   }
 
+  async #close(watches: readonly VolumeWatch[]): Promise<void> {
+    for (const watch of watches) this.#watches.delete(watch);
+    await Promise.all(watches.map((watch) => watch.close()));
+  }
+
   async #attach(path: string): Promise<{ readonly source: string }> {
-    const disk = this.#disks.get(path) ?? this.machine.attachDisk(path);
+    return this.#attached(path, () => this.machine.attachDisk(path));
+  }
+
+  async #attachScratch(emptyDir: string, makeDisk: (emptyDir: string) => Promise<string>): Promise<{ readonly source: string }> {
+    return this.#attached(emptyDir, async () => this.machine.attachDisk(await makeDisk(emptyDir), { readonly: false }));
+  }
+
+  async #attached(path: string, attach: () => Promise<{ readonly source: string }>): Promise<{ readonly source: string }> {
+    const disk = this.#disks.get(path) ?? attach();
     this.#disks.set(path, disk);
     try {
       return await disk;
@@ -193,12 +266,14 @@ export class Container {
   readonly #client: AgentClient;
   readonly #terminal: boolean;
   readonly #logger: Logger;
+  readonly #removed: () => Promise<void>;
 
-  constructor(client: AgentClient, id: string, terminal: boolean, logger: Logger) {
+  constructor(client: AgentClient, { id, terminal, logger, removed }: { id: string; terminal: boolean; logger: Logger; removed: () => Promise<void> }) {
     this.id = id;
     this.#client = client;
     this.#terminal = terminal;
     this.#logger = logger;
+    this.#removed = removed;
   }
 
   /** Lets the container's process run. */
@@ -215,13 +290,41 @@ export class Container {
     return new GuestProcess(this.#client, { containerId: this.id, execId, terminal: process.Terminal ?? false }, options, this.#logger);
   }
 
-  /** Sends a signal to the container; with SIGKILL (9) all of its processes get it. */
-  async signal(signal: number): Promise<void> {
-    await this.#client.call(AgentService.method.signalProcess, { containerId: this.id, execId: "", signal });
+  /**
+   * Sends a signal to the container.
+   * @param all to all of its processes, which the guest does for SIGKILL (9) only; else to its first one
+   */
+  async signal(signal: number, all = true): Promise<void> {
+    await this.#client.call(AgentService.method.signalProcess, { containerId: this.id, execId: all ? ALL_PROCESSES : this.id, signal });
+  }
+
+  /** Halts all processes. Generated policies do not allow it. */
+  async pause(): Promise<void> {
+    await this.#client.call(AgentService.method.pauseContainer, { containerId: this.id });
+  }
+
+  /** Lets halted processes go on. Generated policies do not allow it. */
+  async resume(): Promise<void> {
+    await this.#client.call(AgentService.method.resumeContainer, { containerId: this.id });
+  }
+
+  /**
+   * Sets other limits; the machine itself does not grow. Generated policies do not allow it.
+   * @param resources the `linux.resources` of an OCI runtime specification, as parsed JSON
+   * @throws {SandboxError} ERR_SANDBOX_SPEC, ERR_SANDBOX_DENIED and others
+   */
+  async update(resources: unknown): Promise<void> {
+    await this.#client.call(AgentService.method.updateContainer, { containerId: this.id, resources: updatedResources(resources) });
+  }
+
+  /** What the container uses. The network is the pod's and not in it. */
+  async stats(): Promise<StatsContainerResponse> {
+    return this.#client.call(AgentService.method.statsContainer, { containerId: this.id });
   }
 
   /** Ends what still runs in the container and removes it from the guest. */
   async remove(): Promise<void> {
+    await this.#removed();
     await this.#client.call(AgentService.method.removeContainer, { containerId: this.id });
   }
 }

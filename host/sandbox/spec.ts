@@ -1,4 +1,4 @@
-import type { DescMessage, LinuxSchema, MessageInitShape, MessageShape, ProcessSchema, SpecSchema } from "@sealpod/proto";
+import type { DescMessage, LinuxResourcesSchema, LinuxSchema, MessageInitShape, MessageShape, ProcessSchema, SpecSchema } from "@sealpod/proto";
 import { SandboxError } from "./errors.ts";
 import { JsonView } from "./json-view.ts";
 
@@ -139,10 +139,16 @@ function rootPropagation(propagation: string): string {
   return propagation === "rslave" ? "" : propagation;
 }
 
+/**
+ * New limits of a container that runs, as they go to the guest.
+ * @param json the `linux.resources` of a runtime specification
+ * @throws {SandboxError} ERR_SANDBOX_SPEC
+ */
+export function updatedResources(json: unknown): Fields<typeof LinuxResourcesSchema> {
+  return constrainResources(new JsonView(json, "resources"));
+}
+
 function constrainLinux(linux: JsonView): Fields<typeof LinuxSchema> {
-  const resources = linux.object("resources");
-  const memory = resources?.object("memory");
-  const cpu = resources?.object("cpu");
   const mappings = (name: string): { HostID: number; ContainerID: number; Size: number }[] =>
     linux.objects(name).map((mapping) => ({ HostID: mapping.u32("hostID"), ContainerID: mapping.u32("containerID"), Size: mapping.u32("size") }));
   return {
@@ -158,34 +164,40 @@ function constrainLinux(linux: JsonView): Fields<typeof LinuxSchema> {
     RootfsPropagation: rootPropagation(linux.text("rootfsPropagation")),
     MaskedPaths: linux.texts("maskedPaths"),
     ReadonlyPaths: linux.texts("readonlyPaths"),
-    // Which CPUs and memory nodes of the host (`cpus`, `mems`) means nothing in the guest.
-    Resources: {
-      ...(memory === undefined
-        ? {}
-        : {
-            Memory: {
-              Limit: memory.i64("limit"),
-              Reservation: memory.i64("reservation"),
-              Swap: memory.i64("swap"),
-              Kernel: memory.i64("kernel"),
-              KernelTCP: memory.i64("kernelTCP"),
-              Swappiness: memory.u64("swappiness"),
-              DisableOOMKiller: memory.flag("disableOOMKiller"),
-            },
-          }),
-      ...(cpu === undefined
-        ? {}
-        : {
-            CPU: {
-              Shares: cpu.u64("shares"),
-              Quota: cpu.i64("quota"),
-              Period: cpu.u64("period"),
-              RealtimeRuntime: cpu.i64("realtimeRuntime"),
-              RealtimePeriod: cpu.u64("realtimePeriod"),
-            },
-          }),
-      HugepageLimits: resources?.objects("hugepageLimits").map((limit) => ({ Pagesize: limit.text("pageSize"), Limit: limit.u64("limit") })) ?? [],
-    },
+    Resources: constrainResources(linux.object("resources")),
+  };
+}
+
+// Which CPUs and memory nodes of the host (`cpus`, `mems`) means nothing in the guest.
+function constrainResources(resources: JsonView | undefined): Fields<typeof LinuxResourcesSchema> {
+  const memory = resources?.object("memory");
+  const cpu = resources?.object("cpu");
+  return {
+    ...(memory === undefined
+      ? {}
+      : {
+          Memory: {
+            Limit: memory.i64("limit"),
+            Reservation: memory.i64("reservation"),
+            Swap: memory.i64("swap"),
+            Kernel: memory.i64("kernel"),
+            KernelTCP: memory.i64("kernelTCP"),
+            Swappiness: memory.u64("swappiness"),
+            DisableOOMKiller: memory.flag("disableOOMKiller"),
+          },
+        }),
+    ...(cpu === undefined
+      ? {}
+      : {
+          CPU: {
+            Shares: cpu.u64("shares"),
+            Quota: cpu.i64("quota"),
+            Period: cpu.u64("period"),
+            RealtimeRuntime: cpu.i64("realtimeRuntime"),
+            RealtimePeriod: cpu.u64("realtimePeriod"),
+          },
+        }),
+    HugepageLimits: resources?.objects("hugepageLimits").map((limit) => ({ Pagesize: limit.text("pageSize"), Limit: limit.u64("limit") })) ?? [],
   };
 }
 

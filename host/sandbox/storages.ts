@@ -1,6 +1,6 @@
 import { encodeUtf8, toBase64, toHex } from "@sealpod/core";
 import type { MessageInitShape, StorageSchema } from "@sealpod/proto";
-import { LAYER_DIRECTORY, SANDBOX_SHM } from "./guest-paths.ts";
+import { DISK_VOLUMES, LAYER_DIRECTORY, SANDBOX_SHM } from "./guest-paths.ts";
 
 /** A storage of a request to the agent. */
 export type StorageInit = MessageInitShape<typeof StorageSchema>;
@@ -79,6 +79,25 @@ export function localStorage(mountPoint: string, group: number): StorageInit {
 /** An emptyDir with medium Memory: a file system of its own. */
 export function ephemeralStorage(mountPoint: string, group: number): StorageInit {
   return { driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", options: groupOptions(group), mountPoint };
+}
+
+/**
+ * An emptyDir on a disk that the guest encrypts with a key that it makes and keeps to itself. It is the sandbox's: containers that have the volume
+ * in common name it with the same words.
+ * @param source name of the disk in the guest
+ */
+export function encryptedStorage(source: string, group: number): StorageInit {
+  return {
+    driver: "blk",
+    source,
+    fstype: "ext4",
+    options: [],
+    driverOptions: ["encryption_key=ephemeral", "create_filesystem"],
+    // Policies write base64 with `-` and `_`, and with the padding.
+    mountPoint: `${DISK_VOLUMES}/${toBase64(encodeUtf8(source)).replaceAll("+", "-").replaceAll("/", "_")}`,
+    ...(group === 0 ? {} : { fsGroup: { groupId: group } }),
+    shared: true,
+  };
 }
 
 /** A group other than root's is the pod's fsGroup, which the directory belongs to in the guest too (specs/runtime.md 2.10). */

@@ -66,6 +66,11 @@ export class Child {
     return new TextDecoder().decode(this.#tail).trim();
   }
 
+  /** Its process id. That of a program that could not be started is 0, which is nobody's. */
+  get pid(): number {
+    return this.process.pid ?? 0;
+  }
+
   get running(): boolean {
     return this.process.pid !== undefined && this.process.exitCode === null && this.process.signalCode === null;
   }

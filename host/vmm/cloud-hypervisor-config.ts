@@ -127,6 +127,7 @@ function planNetwork({ network }: MachineConfig): Pick<MachinePlan, "cards" | "n
   if (network.kind === "user") {
     throw new VmmError("ERR_VMM_CONFIG", "machine: cloud-hypervisor has no user network", { hint: "Use taps, or no network." });
   }
+  if (network.kind === "namespace") throw configError("network", "of kind namespace", "one of kind tap or none");
   const { interfaces, namespace } = network;
   if (interfaces.length > MAX_CARDS) throw configError("number of network cards", interfaces.length, `at most ${MAX_CARDS}`);
   if (new Set(interfaces.map((item) => item.tap)).size !== interfaces.length) throw configError("taps", "one name twice", "each name once");

@@ -22,6 +22,7 @@ import {
 import { VmmError } from "./errors.ts";
 import { PROGRAM_DIRECTORIES, findExecutables } from "./executables.ts";
 import { AGENT_VSOCK_PORT, dialHybridVsock } from "./hybrid-vsock.ts";
+import { recordProcess } from "./machine-record.ts";
 import { createRunDirectory } from "./run-directory.ts";
 
 /** Programs that start the monitor, with the Debian packages that have them. */
@@ -148,6 +149,7 @@ export class CloudHypervisorDriver implements VmmDriver {
     const gone = new AbortController();
     void child.exited.then(() => gone.abort());
     stack.defer(async () => void (await child.end(() => child.process.kill("SIGKILL"), this.#limits.stopMs)));
+    recordProcess(config.runDirectory, child.pid);
 
     const api = new CloudHypervisorApi(paths.api);
     const lastWords = (): string => [printable(child.tail), console.tail.slice(-LAST_WORDS)].filter((text) => text !== "").join(" | ");
@@ -242,6 +244,7 @@ interface MachineParts {
 
 class CloudHypervisorMachine implements Machine {
   readonly id: string;
+  readonly pid: number;
   readonly exited: Promise<MachineExit>;
   /** Whoever made the taps knows what stands behind them. */
   readonly guestNetwork: readonly GuestInterface[] = [];
@@ -252,6 +255,7 @@ class CloudHypervisorMachine implements Machine {
 
   constructor(parts: MachineParts) {
     this.id = parts.config.id;
+    this.pid = parts.child.pid;
     this.#parts = parts;
     this.exited = this.#cleanUp();
   }

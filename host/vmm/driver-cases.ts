@@ -5,6 +5,7 @@ import { connect, createServer, type AddressInfo } from "node:net";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ByteStream } from "@sealpod/ttrpc";
+import { cleanUpMachine } from "./machine-record.ts";
 import type { Launch, LaunchPort, Machine, MachineConfig, MachineEvent, NetworkConfig, VmmDriver } from "./driver.ts";
 
 /** A fresh machine's description, and what belongs to it. */
@@ -30,6 +31,7 @@ export interface DriverSubject {
 /** Names of the cases, for {@link DriverSubject.cannot}. */
 export type DriverCaseName =
   | "agent"
+  | "clean-up"
   | "config"
   | "console"
   | "disks"
@@ -41,6 +43,7 @@ export type DriverCaseName =
   | "network"
   | "networks"
   | "own-end"
+  | "pid"
   | "stop"
   | "stop-in-use"
   | "two"
@@ -291,7 +294,12 @@ export const DRIVER_CASES: readonly DriverCase[] = [
     name: "networks",
     title: "starts with the networks that it has, and refuses the others before anything runs",
     run: async ({ driver, configure, networks }) => {
-      const all: readonly NetworkConfig[] = [{ kind: "none" }, { kind: "user" }, { kind: "tap", interfaces: [] }];
+      const all: readonly NetworkConfig[] = [
+        { kind: "none" },
+        { kind: "user" },
+        { kind: "tap", interfaces: [] },
+        { kind: "namespace", namespace: "/proc/self/ns/net" },
+      ];
       for (const network of all) {
         const fixture = await configure();
         const config: MachineConfig = { ...fixture.config, network };
@@ -368,6 +376,34 @@ export const DRIVER_CASES: readonly DriverCase[] = [
       assert.equal(await ask(right, `disk ${disk.source}`), disk.digest);
       await right.stop();
       assertNothingLeft(fixtures[1]);
+    },
+  },
+  {
+    name: "pid",
+    title: "names a process of this host that is there as long as the machine, and ends the machine if it is ended",
+    run: async ({ driver, configure }) => {
+      const fixture = await configure();
+      const machine = await driver.start(fixture.config);
+      assert.ok(Number.isSafeInteger(machine.pid) && machine.pid > 1, String(machine.pid));
+      assert.ok(readFileSync(`/proc/${machine.pid}/cmdline`, "utf8").includes(fixture.config.runDirectory));
+      process.kill(machine.pid, "SIGKILL");
+      assert.equal((await machine.exited).kind, "exited");
+      assert.equal(existsSync(`/proc/${machine.pid}`), false);
+      assertNothingLeft(fixture);
+    },
+  },
+  {
+    name: "clean-up",
+    title: "leaves in the run directory what is needed to end the machine without the driver",
+    run: async ({ driver, configure }) => {
+      const fixture = await configure();
+      const { runDirectory } = fixture.config;
+      const machine = await driver.start(fixture.config);
+      await Promise.all([cleanUpMachine(runDirectory), cleanUpMachine(runDirectory)]);
+      assert.equal(existsSync(runDirectory), false);
+      assert.equal((await machine.exited).kind, "exited");
+      assertNothingLeft(fixture);
+      await cleanUpMachine(runDirectory);
     },
   },
   {

@@ -60,7 +60,9 @@ export type NetworkConfig =
    * Taps that exist already in the network namespace `namespace` (a path), in which the machine's process is then started; without one, in
    * the driver's own.
    */
-  | { readonly kind: "tap"; readonly namespace?: string; readonly interfaces: readonly TapInterface[] };
+  | { readonly kind: "tap"; readonly namespace?: string; readonly interfaces: readonly TapInterface[] }
+  /** The guest is in the network namespace `namespace` (a path) itself, as it is: for drivers whose guests share the host's kernel. */
+  | { readonly kind: "namespace"; readonly namespace: string };
 
 /** One network card of a guest. */
 export interface TapInterface {
@@ -131,6 +133,8 @@ export interface Launch {
 /** A machine that runs. */
 export interface Machine {
   readonly id: string;
+  /** Process of this host that is the machine: it ends with it, and ending it by force ends the machine. */
+  readonly pid: number;
   /** What the guest's interfaces must be given (by UpdateInterface, UpdateRoutes); empty where the driver or somebody else has done it. */
   readonly guestNetwork: readonly GuestInterface[];
   /**

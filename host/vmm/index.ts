@@ -4,6 +4,8 @@ export { CONSOLE_TAIL_LENGTH, MachineConsole, printable } from "./console.ts";
 export * from "./driver.ts";
 export * from "./errors.ts";
 export { PROGRAM_DIRECTORIES } from "./executables.ts";
+export { cleanUpMachine } from "./machine-record.ts";
+export * from "./namespace-commands.ts";
 export * from "./process-driver.ts";
 export * from "./qemu-driver.ts";
 export type { Accelerator } from "./qemu/accelerator.ts";

@@ -13,11 +13,13 @@ import {
   type Machine,
   type MachineConfig,
   type MachineExit,
+  type NetworkConfig,
   type ProcessGuest,
   type VmmDriver,
 } from "./driver.ts";
 import { VmmError } from "./errors.ts";
 import { PROGRAM_DIRECTORIES, findExecutables } from "./executables.ts";
+import { recordProcess } from "./machine-record.ts";
 import { createRunDirectory } from "./run-directory.ts";
 import { UserNetwork } from "./user-network.ts";
 
@@ -28,6 +30,7 @@ const PROGRAMS = {
   umount: "mount",
   mountpoint: "util-linux",
   setpriv: "util-linux",
+  nsenter: "util-linux",
   unshare: "util-linux",
   chroot: "coreutils",
   slirp4netns: "slirp4netns",
@@ -73,8 +76,8 @@ status=0
 while kill -0 "$agent" 2>/dev/null; do status=0; wait "$agent" || status=$?; done
 exit "$status"`;
 
-/** What the guest has of its own. Cgroups and users are the host's. */
-const NAMESPACES: readonly string[] = [...MOUNT_NAMESPACE, "--net", "--uts", "--ipc", "--pid", "--fork"];
+/** What the guest has of its own. Cgroups and users are the host's; its network is its own, or that of the pod. */
+const NAMESPACES: readonly string[] = [...MOUNT_NAMESPACE, "--uts", "--ipc", "--pid", "--fork"];
 
 /** Milliseconds from the start of the process until the agent listens: Node starts in a tenth of a second, a busy host takes longer. */
 const START_LIMIT = 30_000;
@@ -114,7 +117,7 @@ export class ProcessDriver implements VmmDriver {
     const programs = await findExecutables(PROGRAMS, this.#directories);
     const child = new Child({
       program: programs.unshare,
-      args: [...NAMESPACES, "true"],
+      args: [...NAMESPACES, "--net", "true"],
       directories: this.#directories,
     });
     const exit = await child.exited;
@@ -124,6 +127,7 @@ export class ProcessDriver implements VmmDriver {
   async start(config: MachineConfig): Promise<Machine> {
     validateMachineConfig(config);
     const guest = processGuest(config);
+    const { network = { kind: "user" } } = config;
     const programs = await findExecutables(PROGRAMS, this.#directories);
     // What is put on the stack is taken back in reverse order, now if the start fails, else when the machine has ended.
     await using stack = new AsyncDisposableStack();
@@ -137,7 +141,7 @@ export class ProcessDriver implements VmmDriver {
     const child = new Child({
       program: programs.setpriv,
       // The kernel ends unshare with this process, and unshare its child: an agent never outlives its driver.
-      args: ["--pdeathsig", "KILL", programs.unshare, ...NAMESPACES, "--kill-child", "--mount-proc"].concat(
+      args: ["--pdeathsig", "KILL", ...unshareCommand(programs, network), "--kill-child", "--mount-proc"].concat(
         onOwnRoot([programs.sh, "-c", SETUP, "sealpod-setup", ...agentCommand(guest, config.runDirectory, launch)], programs.sh),
       ),
       directories: this.#directories,
@@ -146,29 +150,34 @@ export class ProcessDriver implements VmmDriver {
     });
     const stopLimit = this.#options.stopLimitMs ?? STOP_LIMIT;
     stack.defer(async () => void (await child.end(() => killGuest(child), stopLimit)));
+    recordProcess(config.runDirectory, child.pid);
 
-    const network = await bootWithin(this.#options.startLimitMs ?? START_LIMIT, child, async () => {
+    const userNetwork = await bootWithin(this.#options.startLimitMs ?? START_LIMIT, child, async () => {
       const ready = new ReadyPipe(child.descriptor(3));
       await ready.expect("setup");
       const pid = innerPid(child);
       if (pid === undefined) throw new VmmError("ERR_VMM_BOOT", "the guest has no first process");
-      const network = UserNetwork.start({
+      if (network.kind === "namespace") {
+        await ready.expect("ready");
+        return undefined;
+      }
+      const connected = UserNetwork.start({
         program: programs.slirp4netns,
         pid,
-        socket: join(config.runDirectory, "slirp.sock"),
+        runDirectory: config.runDirectory,
         directories: this.#directories,
       });
       // Deferred before it is awaited, so that it is stopped also when the agent's part fails first.
       stack.defer(() =>
-        network.then(
+        connected.then(
           (running) => running.stop(),
           () => undefined,
         ),
       );
-      const [running] = await Promise.all([network, ready.expect("ready")]);
+      const [running] = await Promise.all([connected, ready.expect("ready")]);
       return running;
     });
-    return new ProcessMachine(config, child, network, stack.move(), this.#options.logger ?? silentLogger, stopLimit);
+    return new ProcessMachine(config, child, userNetwork, stack.move(), this.#options.logger ?? silentLogger, stopLimit);
   }
 
   get #directories(): readonly string[] {
@@ -178,18 +187,20 @@ export class ProcessDriver implements VmmDriver {
 
 class ProcessMachine implements Machine {
   readonly id: string;
-  /** slirp4netns configures the interface from outside. */
+  readonly pid: number;
+  /** slirp4netns configures the interface from outside; a pod's network is there already. */
   readonly guestNetwork: readonly GuestInterface[] = [];
   readonly exited: Promise<MachineExit>;
   readonly #runDirectory: string;
   readonly #child: Child;
-  readonly #network: UserNetwork;
+  readonly #network: UserNetwork | undefined;
   readonly #stopLimit: number;
   #nextSlot = FIRST_SLOT;
   #end: MachineExit["kind"] = "exited";
 
-  constructor(config: MachineConfig, child: Child, network: UserNetwork, stack: AsyncDisposableStack, logger: Logger, stopLimit: number) {
+  constructor(config: MachineConfig, child: Child, network: UserNetwork | undefined, stack: AsyncDisposableStack, logger: Logger, stopLimit: number) {
     this.id = config.id;
+    this.pid = child.pid;
     this.#runDirectory = config.runDirectory;
     this.#child = child;
     this.#network = network;
@@ -236,6 +247,11 @@ class ProcessMachine implements Machine {
 
   async forwardPort(hostPort: number, guestPort: number): Promise<number> {
     this.#assertRunning();
+    if (this.#network === undefined) {
+      throw new VmmError("ERR_VMM_FORWARD", `machine ${this.id}: its network is that of a namespace, expected one of its own`, {
+        hint: "A guest in a pod's network is reached at the pod's address.",
+      });
+    }
     return this.#network.forward(hostPort, guestPort);
   }
 
@@ -276,12 +292,21 @@ function processGuest(config: MachineConfig): ProcessGuest {
     });
   };
   if (config.guest.kind !== "process") return refuse("guest", `of kind ${config.guest.kind}`, "one of kind process");
-  if (config.network !== undefined && config.network.kind !== "user")
-    return refuse("network", `of kind ${config.network.kind}`, "one of kind user, or none named");
+  const { network } = config;
+  if (network?.kind === "namespace" && (!isAbsolute(network.namespace) || network.namespace.includes("\0")))
+    return refuse("network namespace", JSON.stringify(network.namespace.slice(0, 200)), "an absolute path");
+  if (network !== undefined && network.kind !== "user" && network.kind !== "namespace")
+    return refuse("network", `of kind ${network.kind}`, "one of kind user or namespace, or none named");
   if (config.initdata !== undefined) return refuse("initdata", "a disk", "none");
   const program = config.guest.command[0];
   if (program !== undefined && isAbsolute(program)) return config.guest;
   throw new VmmError("ERR_VMM_CONFIG", `machine: the guest's command starts with ${JSON.stringify(program ?? "nothing")}, expected an absolute path`);
+}
+
+/** unshare(1) with what the guest has of its own, in the namespace of its network if that is there already. */
+function unshareCommand(programs: Readonly<Record<"nsenter" | "unshare", string>>, network: NetworkConfig): readonly string[] {
+  if (network.kind !== "namespace") return [programs.unshare, ...NAMESPACES, "--net"];
+  return [programs.nsenter, `--net=${network.namespace}`, "--", programs.unshare, ...NAMESPACES];
 }
 
 function agentSocket(runDirectory: string): string {

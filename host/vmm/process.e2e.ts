@@ -1,14 +1,18 @@
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readlinkSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { DRIVER_CASES, RecordingLaunch, ask, caseTitle, processesOf, type DriverFixture, type DriverSubject } from "./driver-cases.ts";
-import { ProcessDriver, type MachineConfig, type ProcessDriverOptions, type ProcessGuest } from "./index.ts";
+import { ProcessDriver, cleanUpMachine, type MachineConfig, type ProcessDriverOptions, type ProcessGuest } from "./index.ts";
 
 const isRoot = process.getuid?.() === 0;
+
+/** Prints what is said at port 8080. */
+const PRINT_ANSWER = 'require("node:net").connect(8080, "127.0.0.1").pipe(process.stdout)';
 
 let root = "";
 let count = 0;
@@ -54,7 +58,7 @@ describe.skipIf(!isRoot)(`every driver${isRoot ? "" : " (skipped: needs root)"}`
     driver: new ProcessDriver(),
     configure,
     source: /^[0-9a-f]{2}$/,
-    networks: ["user"],
+    networks: ["user", "namespace"],
     cannot: { events: "its guest has no kernel of its own", writable: "it has no disks of its own" },
   };
   for (const item of DRIVER_CASES) it.skipIf(subject.cannot?.[item.name] !== undefined)(caseTitle(subject, item), () => item.run(subject));
@@ -101,6 +105,43 @@ describe.skipIf(!isRoot)(`the process driver${isRoot ? "" : " (skipped: needs ro
     expect(printed()).toContain("the test guest listens\n");
   });
 
+  it("puts the guest into a network namespace that is there already, as it is, and leaves it there", async () => {
+    const { config } = await configure();
+    const pod = spawn(
+      "/usr/bin/setpriv",
+      ["--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", "ip link add pod0 type veth; ip link set lo up; echo; exec sleep 600"],
+      {
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
+    try {
+      await once(pod.stdout, "data");
+      const namespace = `/proc/${pod.pid}/ns/net`;
+      const machine = await new ProcessDriver().start({ ...config, network: { kind: "namespace", namespace } });
+      expect(readlinkSync(`/proc/${machine.pid}/ns/net`)).toBe(readlinkSync(namespace));
+      expect(machine.guestNetwork).toEqual([]);
+      expect(processesOf(config.runDirectory).filter((line) => line.includes("slirp4netns"))).toEqual([]);
+      await ask(machine, "serve 8080");
+      const { stdout } = await promisify(execFile)("nsenter", [`--net=${namespace}`, "--", process.execPath, "-e", PRINT_ANSWER]);
+      expect(stdout).toBe("port 8080");
+      await expect(machine.forwardPort(0, 8080)).rejects.toMatchObject({ code: "ERR_VMM_FORWARD" });
+      await machine.stop();
+      const links = await promisify(execFile)("nsenter", [`--net=${namespace}`, "--", "ip", "-brief", "link"]);
+      expect(links.stdout).toMatch(/pod0/);
+    } finally {
+      pod.kill("SIGKILL");
+    }
+  });
+
+  it.each(["relative/path", "/nowhere/netns"])("does not start in the network namespace %s", async (namespace) => {
+    const { config, launch } = await configure();
+    await expect(new ProcessDriver().start({ ...config, network: { kind: "namespace", namespace } })).rejects.toMatchObject({
+      code: namespace.startsWith("/") ? "ERR_VMM_BOOT" : "ERR_VMM_CONFIG",
+    });
+    expect(launch.closed).toBe(launch.requests.length);
+    expect(existsSync(config.runDirectory)).toBe(false);
+  });
+
   it("reports a guest that ends by itself, and cleans up after it", async () => {
     const { config, launch } = await configure();
     const machine = await new ProcessDriver().start(config);
@@ -136,6 +177,10 @@ describe.skipIf(!isRoot)(`the process driver${isRoot ? "" : " (skipped: needs ro
     }
     // The kernel tells nobody but the parents, which are gone: so this asks again until they are.
     await vi.waitFor(() => expect(processesOf(config.runDirectory)).toEqual([]), { timeout: 20_000 });
+    // What the driver could not remove.
+    expect(existsSync(config.runDirectory)).toBe(true);
+    await cleanUpMachine(config.runDirectory);
+    expect(existsSync(config.runDirectory)).toBe(false);
   });
 
   const failures: readonly (readonly [string, string, ProcessDriverOptions, RegExp])[] = [
@@ -171,7 +216,7 @@ describe.skipIf(!isRoot)(`the process driver${isRoot ? "" : " (skipped: needs ro
     for (const attempt of [() => driver.probe(), () => driver.start(config)]) {
       await expect(attempt()).rejects.toMatchObject({
         code: "ERR_VMM_UNAVAILABLE",
-        details: { missing: ["sh", "mount", "umount", "mountpoint", "setpriv", "unshare", "chroot", "slirp4netns", "crun"] },
+        details: { missing: ["sh", "mount", "umount", "mountpoint", "setpriv", "nsenter", "unshare", "chroot", "slirp4netns", "crun"] },
         hint: "On Debian: apt-get install dash mount util-linux coreutils slirp4netns crun",
       });
     }

@@ -21,12 +21,13 @@ import { VmmError } from "./errors.ts";
 import { PROGRAM_DIRECTORIES, findExecutables } from "./executables.ts";
 import { acceleratorFacts, chooseAccelerator, type Accelerator } from "./qemu/accelerator.ts";
 import { AgentChannel, QemuSocket } from "./qemu/channel.ts";
-import { MAX_HOT_DISKS, MAX_INTERFACES, USER_MAC, deviceAccess, hotDisk, qemuArguments, type QemuPlan } from "./qemu/command.ts";
+import { MAX_HOT_DISKS, MAX_INTERFACES, USER_MAC, deviceAccess, hotDisk, qemuArguments, type CardNetwork, type QemuPlan } from "./qemu/command.ts";
 import { forwardTcp } from "./qemu/host-forward.ts";
 import { QmpClient } from "./qemu/qmp.ts";
 import { SNP_QEMU_VERSION, type SnpLaunch } from "./qemu/snp.ts";
 import { MigrationWatch, checkTemplate, createDirectory, restoreTemplate, saveTemplate, templateMemory, templateShape } from "./qemu/template.ts";
 import { isAtLeast, qemuVersion, type QemuVersion } from "./qemu/version.ts";
+import { recordProcess } from "./machine-record.ts";
 import { createRunDirectory } from "./run-directory.ts";
 import { GUEST_ADDRESS } from "./user-network.ts";
 
@@ -183,7 +184,7 @@ export class QemuDriver implements VmmDriver {
     return this.#host;
   }
 
-  #plan(host: Host, config: MachineConfig, guest: UvmGuest, network: NetworkConfig): QemuPlan {
+  #plan(host: Host, config: MachineConfig, guest: UvmGuest, network: CardNetwork): QemuPlan {
     const { snp, template } = this.#options;
     if (snp !== undefined && guest.firmware === undefined) {
       throw new VmmError("ERR_VMM_CONFIG", "machine: the guest has no firmware, expected one of the AmdSev kind for a start with SEV-SNP");
@@ -224,6 +225,7 @@ export class QemuDriver implements VmmDriver {
       child.process.kill("SIGKILL");
       await child.exited;
     });
+    recordProcess(config.runDirectory, child.pid);
     const watch = new MigrationWatch();
     const monitor = await bootWithin(this.#options.startLimitMs ?? START_LIMIT, child, console, async () => {
       const monitor = await QmpClient.open(await monitorStream.promise, { onEvent: (event) => watch.take(event) });
@@ -241,6 +243,7 @@ export class QemuDriver implements VmmDriver {
 
 class QemuMachine implements Machine {
   readonly id: string;
+  readonly pid: number;
   readonly guestNetwork: readonly GuestInterface[];
   readonly exited: Promise<MachineExit>;
   readonly #running: Running;
@@ -253,6 +256,7 @@ class QemuMachine implements Machine {
 
   constructor(config: MachineConfig, network: NetworkConfig, running: Running, stack: AsyncDisposableStack, logger: Logger, stopLimit: number) {
     this.id = config.id;
+    this.pid = running.child.pid;
     this.guestNetwork = network.kind === "user" ? [USER_INTERFACE] : [];
     this.#network = network.kind;
     this.#confidential = running.confidential;
@@ -364,11 +368,12 @@ function uvmGuest({ guest, initdata }: MachineConfig): UvmGuest {
   return guest;
 }
 
-function validateNetwork(network: NetworkConfig): NetworkConfig {
-  if (network.kind !== "tap") return network;
+function validateNetwork(network: NetworkConfig): CardNetwork {
   const fail = (field: string, found: string | number, expected: string): never => {
     throw new VmmError("ERR_VMM_CONFIG", `machine: ${field} is ${found}, expected ${expected}`, { details: { field, found, expected } });
   };
+  if (network.kind === "namespace") return fail("network", "of kind namespace", "one of kind none, user or tap by the QEMU driver");
+  if (network.kind !== "tap") return network;
   const { interfaces, namespace } = network;
   if (interfaces.length > MAX_INTERFACES) fail("number of interfaces", interfaces.length, `at most ${MAX_INTERFACES}`);
   if (namespace !== undefined && !isAbsolute(namespace)) fail("network namespace", JSON.stringify(namespace), "an absolute path");

@@ -1,21 +1,11 @@
-import { execFile } from "node:child_process";
-import { access } from "node:fs/promises";
 import { isIPv4, isIPv6 } from "node:net";
-import { isAbsolute } from "node:path";
-import { promisify } from "node:util";
 import { asArray, asObject, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
 import type { TapInterface } from "./driver.ts";
 import { VmmError } from "./errors.ts";
-import { PROGRAM_DIRECTORIES, findExecutables } from "./executables.ts";
+import { NamespaceCommands, type NamespaceOptions } from "./namespace-commands.ts";
 
 /** Programs, with the Debian packages that have them. */
-const PROGRAMS = { nsenter: "util-linux", ip: "iproute2", tc: "iproute2" } as const;
-
-/** Milliseconds for one command; each does one thing to one namespace. */
-const COMMAND_LIMIT = 30_000;
-
-/** Largest output of a command: a thousand routes have 200 KiB. */
-const MAX_OUTPUT = 4 * 1024 * 1024;
+const PROGRAMS = { ip: "iproute2", tc: "iproute2" } as const;
 
 /** Interfaces of a pod. Each costs commands and a card of the machine; pods with several networks have two or three. */
 const MAX_INTERFACES = 8;
@@ -99,12 +89,7 @@ export interface NamespaceTexts {
 }
 
 /** Where {@link createTaps} works. */
-export interface TapNetworkOptions {
-  /** Absolute path of a network namespace, for example `/var/run/netns/NAME` or `/proc/PID/ns/net`. */
-  readonly namespace: string;
-  /** Where programs are searched. Default {@link PROGRAM_DIRECTORIES}. */
-  readonly programDirectories?: readonly string[];
-}
+export type TapNetworkOptions = NamespaceOptions;
 
 /** Taps in a pod's namespace, each joined to the interface whose place its card takes. */
 export interface TapNetwork {
@@ -157,13 +142,20 @@ export async function createTaps(options: TapNetworkOptions): Promise<TapNetwork
 const ALIAS = "sealpod:";
 
 /**
- * Takes back the taps of a namespace that a process which no longer runs has made. Resolves to their names.
+ * Takes back the taps of a namespace that a process which no longer runs has made. Resolves to their names; a namespace that is gone has none.
  * @throws {VmmError} ERR_VMM_UNAVAILABLE, ERR_VMM_BOOT
  */
 export async function removeTaps(options: TapNetworkOptions): Promise<readonly string[]> {
   const tools = await Tools.find(options);
   const removed: string[] = [];
-  for (const link of rows(await tools.ip("-json", "link", "show"), "links")) {
+  let links: string;
+  try {
+    links = await tools.ip("-json", "link", "show");
+  } catch (error) {
+    if (!(await tools.exists())) return removed;
+    throw error;
+  }
+  for (const link of rows(links, "links")) {
     const [tap, alias] = [link["ifname"], link["ifalias"]];
     if (typeof tap !== "string" || typeof alias !== "string" || !/^tap[0-9]{1,2}_kata$/.test(tap) || !alias.startsWith(ALIAS)) continue;
     const name = alias.slice(ALIAS.length);
@@ -186,29 +178,30 @@ async function scan(tools: Tools): Promise<NamespaceNetwork> {
 
 /** The commands, in the namespace. */
 class Tools {
-  readonly #namespace: string;
-  readonly #directories: readonly string[];
-  readonly #programs: Readonly<Record<keyof typeof PROGRAMS, string>>;
+  readonly #commands: NamespaceCommands<keyof typeof PROGRAMS>;
 
-  private constructor(namespace: string, directories: readonly string[], programs: Readonly<Record<keyof typeof PROGRAMS, string>>) {
-    this.#namespace = namespace;
-    this.#directories = directories;
-    this.#programs = programs;
+  private constructor(commands: NamespaceCommands<keyof typeof PROGRAMS>) {
+    this.#commands = commands;
   }
 
-  static async find({ namespace, programDirectories = PROGRAM_DIRECTORIES }: TapNetworkOptions): Promise<Tools> {
-    if (!isAbsolute(namespace) || namespace.includes("\0")) {
-      throw new VmmError("ERR_VMM_CONFIG", `network namespace is ${JSON.stringify(namespace.slice(0, 200))}, expected an absolute path`);
-    }
-    return new Tools(namespace, programDirectories, await findExecutables(PROGRAMS, programDirectories));
+  static async find(options: TapNetworkOptions): Promise<Tools> {
+    return new Tools(await NamespaceCommands.find(PROGRAMS, options));
   }
 
   ip(...args: readonly string[]): Promise<string> {
-    return this.#run("ip", args);
+    return this.#commands.run("ip", args);
   }
 
   tc(...args: readonly string[]): Promise<string> {
-    return this.#run("tc", args);
+    return this.#commands.run("tc", args);
+  }
+
+  gone(command: Promise<string>): Promise<void> {
+    return this.#commands.gone(command);
+  }
+
+  exists(): Promise<boolean> {
+    return this.#commands.exists();
   }
 
   /** Whatever comes in by one interface goes out by another. */
@@ -216,51 +209,6 @@ class Tools {
     const all = ["u32", "match", "u8", "0", "0"];
     await this.tc("filter", "add", "dev", from, "parent", "ffff:", "protocol", "all", ...all, "action", "mirred", "egress", "redirect", "dev", to);
   }
-
-  /** Waits for a command that takes something back: that there is nothing to take is what was asked for. */
-  async gone(command: Promise<string>): Promise<void> {
-    try {
-      await command;
-    } catch (error) {
-      if (error instanceof VmmError && /Cannot find device|No such (?:device|file)|Invalid handle|does not exist/i.test(error.message)) return;
-      // With the namespace everything in it is gone.
-      if (!(await exists(this.#namespace))) return;
-      throw error;
-    }
-  }
-
-  async #run(program: "ip" | "tc", args: readonly string[]): Promise<string> {
-    const command = [`--net=${this.#namespace}`, "--", this.#programs[program], ...args];
-    try {
-      const { stdout } = await promisify(execFile)(this.#programs.nsenter, command, {
-        encoding: "utf8",
-        timeout: COMMAND_LIMIT,
-        killSignal: "SIGKILL",
-        maxBuffer: MAX_OUTPUT,
-        env: { PATH: this.#directories.join(":") },
-      });
-      return stdout;
-    } catch (cause) {
-      const { stderr } = cause as { readonly stderr?: string };
-      const reason = (stderr ?? "").slice(0, 400).trim();
-      const denied = /not permitted|permission denied/i.test(reason);
-      throw new VmmError(
-        denied ? "ERR_VMM_UNAVAILABLE" : "ERR_VMM_BOOT",
-        `${program} ${args.join(" ")} in ${this.#namespace}: ${reason === "" ? messageOf(cause) : reason}`,
-        {
-          cause,
-          ...(denied ? { hint: "Taps and traffic control need root (CAP_NET_ADMIN), and nsenter CAP_SYS_ADMIN." } : {}),
-        },
-      );
-    }
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /**

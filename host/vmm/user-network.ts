@@ -1,7 +1,9 @@
 import { connect, createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
 import { asObject, messageOf, parseJson, type JsonObject } from "@sealpod/core";
 import { Child, nextChunk } from "./child.ts";
 import { VmmError } from "./errors.ts";
+import { recordProcess } from "./machine-record.ts";
 
 /** Address of the guest in its network; the host's loopback is 10.0.2.2 there. */
 export const GUEST_ADDRESS = "10.0.2.100";
@@ -32,21 +34,28 @@ export class UserNetwork {
   static async start(options: {
     readonly program: string;
     readonly pid: number;
-    readonly socket: string;
+    readonly runDirectory: string;
     readonly directories: readonly string[];
   }): Promise<UserNetwork> {
+    const socket = join(options.runDirectory, "slirp.sock");
     const child = new Child({
       program: options.program,
       // Descriptor 4 closes with this process, so the network never outlives it.
-      args: ["--configure", "--mtu=65520", "--disable-dns", "--ready-fd=3", "--exit-fd=4", "--api-socket", options.socket, String(options.pid), "tap0"],
+      args: ["--configure", "--mtu=65520", "--disable-dns", "--ready-fd=3", "--exit-fd=4", "--api-socket", socket, String(options.pid), "tap0"],
       directories: options.directories,
       pipes: 2,
     });
+    try {
+      recordProcess(options.runDirectory, child.pid);
+    } catch (error) {
+      await child.end(() => child.process.kill(), STOP_LIMIT);
+      throw error;
+    }
     if ((await nextChunk(child.descriptor(3))) === undefined) {
       await child.end(() => child.process.kill(), STOP_LIMIT);
       throw new VmmError("ERR_VMM_BOOT", `slirp4netns did not connect the guest: ${child.tail}`, { hint: "slirp4netns needs /dev/net/tun and root." });
     }
-    return new UserNetwork(child, options.socket);
+    return new UserNetwork(child, socket);
   }
 
   /**

@@ -169,6 +169,7 @@ function recordingDriver(): { readonly driver: VmmDriver; readonly requests: Mes
       void serveTtrpc(far, [health, agent]);
       return {
         id,
+        pid: 4711,
         guestNetwork: [],
         exited: exited.promise,
         connectAgent: async () => near,

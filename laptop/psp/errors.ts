@@ -1,16 +1,7 @@
 import { type ErrorTable, SealpodError, type SealpodErrorOptions } from "@sealpod/core";
 
 /** Codes of {@link PspError}. */
-export type PspErrorCode =
-  | "ERR_PSP_STATE"
-  | "ERR_PSP_INPUT"
-  | "ERR_PSP_LIMIT"
-  | "ERR_PSP_CLOSED"
-  | "ERR_PSP_NOT_FOUND"
-  | "ERR_PSP_METHOD"
-  | "ERR_PSP_SOCKET"
-  | "ERR_PSP_UNAVAILABLE"
-  | "ERR_PSP_RESPONSE";
+export type PspErrorCode = "ERR_PSP_STATE" | "ERR_PSP_INPUT" | "ERR_PSP_LIMIT" | "ERR_PSP_CLOSED" | "ERR_PSP_NOT_FOUND" | "ERR_PSP_METHOD" | "ERR_PSP_SOCKET";
 
 /** Rows of `laptop/psp`. */
 export const PSP_ERRORS: ErrorTable<PspErrorCode> = {
@@ -36,8 +27,6 @@ export const PSP_ERRORS: ErrorTable<PspErrorCode> = {
     http: 500,
     summary: "The socket of the emulated security processor cannot be made, or another process serves it.",
   },
-  ERR_PSP_UNAVAILABLE: { action: "transient", exit: 1, http: 503, summary: "The emulated security processor does not answer." },
-  ERR_PSP_RESPONSE: { action: "caller", exit: 1, http: 502, summary: "The emulated security processor refused a request, or its answer is malformed." },
 };
 
 /** Errors of `laptop/psp`. */

@@ -2,16 +2,10 @@ import { mkdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeUtf8, type Logger, toBase64 } from "@sealpod/core";
 import { writeFileAtomic } from "@sealpod/io";
+import type { GuestFile } from "@sealpod/processor";
 import { type ReportProvider, serveTsm } from "@sealpod/tsm";
 import { EMULATED_NOTICE } from "./emulated.ts";
 import type { LaunchedGuest } from "./security-processor.ts";
-
-/** A file that a guest finds beside the report interface. */
-export interface GuestFile {
-  /** Relative, with `/`. */
-  readonly path: string;
-  readonly data: Uint8Array;
-}
 
 /** The directory that a guest sees as `/run/sealpod`, while it is served. */
 export interface GuestInfo {

@@ -112,7 +112,7 @@ describe("a launch over the socket", () => {
     ["a body above the limit", { files: [], commandLine: "a".repeat(300 * 1024), hostData: HOST_DATA }, 413, "ERR_PSP_LIMIT"],
     ["256 files", { files: Array.from({ length: 256 }, () => "/x"), commandLine: "", hostData: HOST_DATA }, 413, "ERR_PSP_LIMIT"],
   ])("refuses %s and keeps nothing of it", async (_name, input, status, code) => {
-    await expect(client.launch(input)).rejects.toThrow(expect.objectContaining({ code: "ERR_PSP_RESPONSE", details: { status, code } }));
+    await expect(client.launch(input)).rejects.toThrow(expect.objectContaining({ code: "ERR_PROCESSOR_RESPONSE", details: { status, code } }));
     expect(await readdir(join(base, "guests"))).toEqual([]);
   });
 });
@@ -200,7 +200,7 @@ describe("the socket", () => {
     await second.close();
     await expect(access(path)).rejects.toThrow(/ENOENT/);
     await expect(access(guest.guestInfoDirectory)).rejects.toThrow(/ENOENT/);
-    await expect(new PspClient(path).fetchChain()).rejects.toThrow(expect.objectContaining({ code: "ERR_PSP_UNAVAILABLE" }));
+    await expect(new PspClient(path).fetchChain()).rejects.toThrow(expect.objectContaining({ code: "ERR_PROCESSOR_UNAVAILABLE" }));
   });
 
   it("cannot be made where there is no directory", async () => {
@@ -230,19 +230,19 @@ describe("the client before a hostile server", () => {
   const json = (status: number, body: string): string => `HTTP/1.1 ${status} X\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n${body}`;
   const good = { id: "a".repeat(32), guestInfoDirectory: "/x", launchMeasurement: "b".repeat(96) };
   it.each<[string, string, string]>([
-    ["no HTTP", "hello\r\n\r\n", "ERR_PSP_UNAVAILABLE"],
-    ["nothing", "", "ERR_PSP_UNAVAILABLE"],
-    ["an answer that is cut", "HTTP/1.1 201 X\r\ncontent-length: 100\r\n\r\n{", "ERR_PSP_UNAVAILABLE"],
-    ["no JSON", json(201, "x"), "ERR_PSP_RESPONSE"],
-    ["bytes that are not UTF-8", `${json(201, "")}\u00ff`, "ERR_PSP_RESPONSE"],
-    ["an error without JSON", json(500, "x"), "ERR_PSP_RESPONSE"],
-    ["an error of another shape", json(500, '{"error":{"message":{"a":1}}}'), "ERR_PSP_RESPONSE"],
-    ["another status", json(200, JSON.stringify(good)), "ERR_PSP_RESPONSE"],
-    ["an id that leads elsewhere", json(201, JSON.stringify({ ...good, id: "../x" })), "ERR_PSP_RESPONSE"],
-    ["a relative directory", json(201, JSON.stringify({ ...good, guestInfoDirectory: "x" })), "ERR_PSP_RESPONSE"],
-    ["a short measurement", json(201, JSON.stringify({ ...good, launchMeasurement: "bb" })), "ERR_PSP_RESPONSE"],
-    ["no id", json(201, JSON.stringify({ ...good, id: 1 })), "ERR_PSP_RESPONSE"],
-    ["more bytes than the limit", json(201, "x".repeat(300 * 1024)), "ERR_PSP_RESPONSE"],
+    ["no HTTP", "hello\r\n\r\n", "ERR_PROCESSOR_UNAVAILABLE"],
+    ["nothing", "", "ERR_PROCESSOR_UNAVAILABLE"],
+    ["an answer that is cut", "HTTP/1.1 201 X\r\ncontent-length: 100\r\n\r\n{", "ERR_PROCESSOR_UNAVAILABLE"],
+    ["no JSON", json(201, "x"), "ERR_PROCESSOR_RESPONSE"],
+    ["bytes that are not UTF-8", `${json(201, "")}\u00ff`, "ERR_PROCESSOR_RESPONSE"],
+    ["an error without JSON", json(500, "x"), "ERR_PROCESSOR_RESPONSE"],
+    ["an error of another shape", json(500, '{"error":{"message":{"a":1}}}'), "ERR_PROCESSOR_RESPONSE"],
+    ["another status", json(200, JSON.stringify(good)), "ERR_PROCESSOR_RESPONSE"],
+    ["an id that leads elsewhere", json(201, JSON.stringify({ ...good, id: "../x" })), "ERR_PROCESSOR_RESPONSE"],
+    ["a relative directory", json(201, JSON.stringify({ ...good, guestInfoDirectory: "x" })), "ERR_PROCESSOR_RESPONSE"],
+    ["a short measurement", json(201, JSON.stringify({ ...good, launchMeasurement: "bb" })), "ERR_PROCESSOR_RESPONSE"],
+    ["no id", json(201, JSON.stringify({ ...good, id: 1 })), "ERR_PROCESSOR_RESPONSE"],
+    ["more bytes than the limit", json(201, "x".repeat(300 * 1024)), "ERR_PROCESSOR_RESPONSE"],
   ])("refuses %s", async (_name, response, code) => {
     await answering(response, async (hostile) => {
       await expect(hostile.launch({ files: [], commandLine: "", hostData: HOST_DATA })).rejects.toThrow(expect.objectContaining({ code }));
@@ -256,7 +256,7 @@ describe("the client before a hostile server", () => {
       await answering(json(200, JSON.stringify({ ...root, ...changes })), async (hostile) => {
         const outcome = hostile.fetchTrust();
         if (Object.keys(changes).length === 0) expect((await outcome).root.name).toBe("emulator");
-        else await expect(outcome).rejects.toThrow(expect.objectContaining({ code: "ERR_PSP_RESPONSE" }));
+        else await expect(outcome).rejects.toThrow(expect.objectContaining({ code: "ERR_PROCESSOR_RESPONSE" }));
       });
     },
   );

@@ -1,11 +1,12 @@
 import { chmod, mkdir, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
 import { concatBytes, decodeUtf8, isSealpodError, type Logger, messageOf, toBase64, toHex } from "@sealpod/core";
+import { LAUNCH_ID, MAX_PROCESSOR_BODY } from "@sealpod/processor";
 import { EMULATED_NOTICE } from "./emulated.ts";
 import { PspError } from "./errors.ts";
 import { type GuestInfo, serveGuestInfo } from "./guest-info.ts";
 import { measuredPages } from "./measured-files.ts";
-import { LAUNCH_ID, MAX_BODY, parseLaunchRequest, parseReportRequest } from "./protocol.ts";
+import { parseLaunchRequest, parseReportRequest } from "./requests.ts";
 import type { LaunchedGuest, SecurityProcessor } from "./security-processor.ts";
 
 /** Options of {@link servePsp}. */
@@ -32,7 +33,7 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const MAX_HEADER_BYTES = 8 * 1024;
 
 /**
- * Serves the emulated security processor on a unix socket (see `protocol.ts`).
+ * Serves the emulated security processor on a unix socket (see `protocol.ts` of @sealpod/processor).
  * @throws {PspError} ERR_PSP_SOCKET
  */
 export async function servePsp(options: PspServerOptions): Promise<PspServer> {
@@ -170,7 +171,7 @@ async function readBody(incoming: IncomingMessage): Promise<string> {
   let length = 0;
   for await (const chunk of incoming as AsyncIterable<Uint8Array>) {
     length += chunk.length;
-    if (length > MAX_BODY) throw new PspError("ERR_PSP_LIMIT", `the body has more than ${MAX_BODY} bytes`);
+    if (length > MAX_PROCESSOR_BODY) throw new PspError("ERR_PSP_LIMIT", `the body has more than ${MAX_PROCESSOR_BODY} bytes`);
     chunks.push(chunk);
   }
   return decodeUtf8(concatBytes(...chunks), "body");

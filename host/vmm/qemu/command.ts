@@ -15,7 +15,7 @@ export interface QemuPlan {
   readonly guest: UvmGuest;
   readonly memoryMiB: number;
   readonly vcpus: number;
-  readonly network: NetworkConfig;
+  readonly network: CardNetwork;
   readonly initdata?: string | undefined;
   /** The guest's memory as a file: written through if shared, else private to this QEMU (changes stay in its memory). */
   readonly memoryFile?: { readonly path: string; readonly shared: boolean } | undefined;
@@ -55,6 +55,9 @@ export function hotDisk(index: number): { readonly bus: string; readonly address
   const device = hex(1 + (index % BRIDGE_DEVICES));
   return { bus: `bridge${bridge}`, address: `${device}.0`, path: `${hex(SLOTS.bridges + bridge)}/${device}` };
 }
+
+/** Networks that a machine has cards for. */
+export type CardNetwork = Exclude<NetworkConfig, { readonly kind: "namespace" }>;
 
 /** MAC address of the one card of a user network: of the range that anybody may assign. */
 export const USER_MAC = "52:54:00:5e:a1:0d";
@@ -147,7 +150,7 @@ function accelerator({ accelerator, memoryFile, snp }: QemuPlan): readonly strin
     : ["-accel", "tcg,thread=multi", "-machine", machine, "-cpu", "max"];
 }
 
-function network(config: NetworkConfig, dma: Readonly<Record<string, string>>): readonly string[] {
+function network(config: CardNetwork, dma: Readonly<Record<string, string>>): readonly string[] {
   // Without a boot ROM: a guest never boots from its network.
   const card = (index: number, mac: string): readonly string[] => [
     "-device",
