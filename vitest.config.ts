@@ -23,6 +23,8 @@ const config: ViteUserConfig = defineConfig({
           include: ["{lib,author,host,guest,verifier,laptop,cli,tools,conformance}/**/*.test.ts"],
           exclude: ["**/node_modules/**", ...GROWTH],
           isolate: false,
+          // The default leaves one processor to a watcher that nobody has here.
+          maxWorkers: "100%",
           testTimeout: 30_000,
         },
       },

@@ -33,14 +33,15 @@ async function listen(port: number): Promise<Server> {
   });
 }
 
-// The tour of the README, typed by a machine, with the mistakes that people make.
+// The tour of the README, typed by a machine, with the mistakes that people make. One pod of it runs in a virtual machine where there are any;
+// what the agent refuses is the same in both, and laptop/demo plays the attacks in a virtual machine too.
 describe.skipIf(!isRoot)(`the tour, by hand${isRoot ? "" : " (skipped: needs root)"}`, () => {
   let directory = "";
   let port = 0;
 
   async function sealpod(...argv: readonly string[]): Promise<Ran> {
     return new Promise((done, fail) => {
-      const child = spawn(process.execPath, [join(ROOT, "cli", "main.ts"), ...argv], {
+      const child = spawn(process.execPath, [join(ROOT, "cli", "bin", "sealpod.cjs"), ...argv], {
         cwd: directory,
         env: { PATH: process.env["PATH"], SEALPOD_HOME: join(directory, "state") },
         stdio: ["ignore", "pipe", "pipe"],
@@ -125,14 +126,14 @@ describe.skipIf(!isRoot)(`the tour, by hand${isRoot ? "" : " (skipped: needs roo
   it("a manifest that was changed after genpolicy is refused, with the field that differs", async () => {
     const text = await readFile(join(directory, "myapplication.yaml"), "utf8");
     await writeFile(join(directory, "changed.yaml"), text.replace('- "/app/webapp.mjs"', '- "/app/other.mjs"'));
-    const ran = await sealpod("run", "-d", "changed.yaml");
+    const ran = await sealpod("run", "-d", "--isolation", "process", "changed.yaml");
     expect(ran.exit).toBe(EXIT.refused);
     expect(ran.stderr).toContain('process.Args: found ["/usr/bin/node","/app/other.mjs"], policy allows ["/usr/bin/node","/app/webapp.mjs"]');
     expect(ran.stderr).toContain("to do:");
   });
 
   it("attack plays one attack by name", async () => {
-    const ran = await sealpod("attack", "myapplication.yaml", "other-env");
+    const ran = await sealpod("attack", "--isolation", "process", "myapplication.yaml", "other-env");
     expect(ran).toMatchObject({ exit: EXIT.ok });
     expect(ran.stdout).toContain("1 of 1 attacks refused");
   });
@@ -144,15 +145,15 @@ describe.skipIf(!isRoot)(`the tour, by hand${isRoot ? "" : " (skipped: needs roo
   });
 });
 
-/** The page, once it is served. A refused connection has no event that tells when to come again: this asks with growing pauses. */
+/** The page, once it is served: a refused connection has no event that tells when to come again. Two minutes, for machines that have other things to do. */
 async function untilServed(url: string): Promise<string> {
-  for (let wait = 50; ; wait *= 2) {
+  for (let tries = 1; ; tries++) {
     try {
       const answer = await fetch(url);
       if (answer.status === 200) return await answer.text();
     } catch (error) {
-      if (wait > 20_000) throw error;
+      if (tries === 480) throw error;
     }
-    await new Promise((done) => setTimeout(done, wait));
+    await new Promise((done) => setTimeout(done, 250));
   }
 }

@@ -2,7 +2,7 @@ import { Script } from "node:vm";
 import { describe, expect, it } from "vitest";
 import { bundle, BUNDLES, packagesOf } from "./bundle.ts";
 
-// What may be inside the TEE, and in the shim. A line that is added here is a line that every user has to trust, but for the shim's.
+// What may be inside the TEE, and in the shim. A line that is added here is a line that every user has to trust, but for what runs on the node.
 const CLOSURES: Readonly<Record<string, readonly string[]>> = {
   agent: [
     "@bufbuild/protobuf",
@@ -33,6 +33,22 @@ const CLOSURES: Readonly<Record<string, readonly string[]>> = {
     "lib/ttrpc",
     "lib/verity",
     "smol-toml",
+  ],
+  // The emulated security processor of nodes without a real one. EMULATED - NO HARDWARE PROTECTION.
+  processor: [
+    "@bufbuild/protobuf",
+    "@cto.af/wtf8",
+    "cbor2",
+    "guest/tsm",
+    "host/processor",
+    "laptop/io",
+    "laptop/psp",
+    "lib/core",
+    "lib/cose",
+    "lib/pki",
+    "lib/proto",
+    "lib/snp",
+    "lib/ttrpc",
   ],
   encfs: ["guest/encfs", "guest/skr", "guest/tsm", "jose", "lib/core", "lib/luks2", "lib/pki", "lib/snp"],
   skr: ["guest/skr", "guest/tsm", "jose", "lib/core", "lib/pki", "lib/snp"],

@@ -11,7 +11,8 @@ import { laptopFetch, readUp, type Up } from "@sealpod/services";
 import { fetchReport } from "@sealpod/tsm";
 import { EXIT } from "../context.ts";
 
-const MAIN = join(import.meta.dirname, "..", "main.ts");
+// As users start it: the bundle where it is fresh, and the compile cache.
+const MAIN = join(import.meta.dirname, "..", "bin", "sealpod.cjs");
 const DENYING = 'version= 1.0;\nauthorizationrules\n{\n    [type=="x-ms-sevsnpvm-is-debuggable", value==true] => permit();\n};\n';
 
 interface Ran {

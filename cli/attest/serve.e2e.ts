@@ -10,7 +10,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodePem, generateKey, issueCertificate, OID, subjectAltName } from "@sealpod/pki";
 import { SecurityProcessor } from "@sealpod/psp";
 
-const MAIN = join(import.meta.dirname, "..", "main.ts");
+// As users start it: the bundle where it is fresh, and the compile cache.
+const MAIN = join(import.meta.dirname, "..", "bin", "sealpod.cjs");
 
 let directory: string;
 beforeAll(() => {

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 /** `sealpod encfs` as a process, judged by cryptsetup and debugfs. */
-const MAIN = join(import.meta.dirname, "..", "main.ts");
+// As users start it: the bundle where it is fresh, and the compile cache.
+const MAIN = join(import.meta.dirname, "..", "bin", "sealpod.cjs");
 const directory = mkdtempSync(join(tmpdir(), "sealpod-encfs-"));
 const file = (name: string): string => join(directory, name);
 const env = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };

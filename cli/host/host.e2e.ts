@@ -87,7 +87,12 @@ describe("sealpod host install", () => {
 
     output = "";
     await install({ ...options(), json: true }, [], context());
-    expect(JSON.parse(output)).toMatchObject({ applied: true, warnings: [], next: expect.arrayContaining(["systemctl restart containerd"]) as string[] });
+    expect(JSON.parse(output)).toMatchObject({
+      applied: true,
+      warnings: [],
+      notes: [expect.stringContaining("4096 MiB") as string],
+      next: expect.arrayContaining(["systemctl restart containerd"]) as string[],
+    });
     expect(await readFile(join(root, "etc/containerd/config.toml"), "utf8")).toContain("runtimes.kata-cc]");
     const launcher = join(root, "usr/local/bin/containerd-shim-kata-cc-v2");
     expect((await stat(launcher)).mode & 0o777).toBe(0o755);

@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
-const MAIN = join(import.meta.dirname, "..", "main.ts");
+// As users start it: the bundle where it is fresh, and the compile cache.
+const MAIN = join(import.meta.dirname, "..", "bin", "sealpod.cjs");
 
 let directory: string;
 let server: ChildProcess;

@@ -20,6 +20,7 @@ export const run: Verb<object> = async (options, _operands, context) => {
   const verdict = {
     snp: "Pods run in virtual machines whose memory this node cannot read (SEV-SNP).",
     vm: "Pods run in virtual machines; this node can read their memory. Evidence of such pods is EMULATED.",
+    process: "Pods are PROCESSES of this node, for trying things out: no isolation from its root. Evidence of such pods is EMULATED.",
     none: "No pod can run on this node as it is.",
   }[report.isolation];
   lines.push("", verdict);

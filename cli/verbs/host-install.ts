@@ -63,13 +63,14 @@ async function hasSnp(): Promise<boolean> {
 async function carryOut(plan: InstallPlan, next: readonly string[], options: Options & GlobalOptions, context: CliContext): Promise<number> {
   if (options.dryRun !== true) await plan.apply();
   if (options.json === true) {
-    const result = { applied: options.dryRun !== true, changes: plan.changes, warnings: plan.warnings, next };
+    const result = { applied: options.dryRun !== true, changes: plan.changes, warnings: plan.warnings, notes: plan.notes, next };
     context.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
     return EXIT.ok;
   }
   const lines = plan.changes.map(({ kind, path, note }) => `${kind.padEnd(8)} ${path}${note === undefined ? "" : ` (${note})`}`);
   if (lines.length === 0) lines.push("nothing of sealpod is installed here");
   if (plan.warnings.length > 0) lines.push("", ...plan.warnings.map((text) => `warning: ${text}`));
+  if (plan.notes.length > 0) lines.push("", ...plan.notes.map((text) => `note: ${text}`));
   if (options.dryRun === true) lines.push("", "Nothing was changed (--dry-run).");
   else if (next.length > 0) lines.push("", "Now:", ...next.map((command) => `  ${command}`));
   context.stdout.write(`${lines.join("\n")}\n`);

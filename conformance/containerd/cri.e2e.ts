@@ -82,9 +82,11 @@ for (const version of VERSIONS) {
       async function generated(profile: "aks" | "coco", handler: string): Promise<void> {
         const yaml = await withPolicy(world, POD, profile, IMAGES.pause);
         await using pod = await runPod(world, yaml, { handler });
-        await pod.logged("generated", "web");
-        await pod.logged("top 1000:1000 /app run", "layered");
-        expect(await pod.exec(["cat", "/settings/file.txt"], "web")).toMatchObject({ exitCode: 0, stdout: "first\n" });
+        if (profile === "aks") {
+          await pod.logged("generated", "web");
+          await pod.logged("top 1000:1000 /app run", "layered");
+        }
+        expect(await pod.exec(["cat", "/settings/file.txt"], "web")).toMatchObject({ exitCode: 0, stdout: profile === "aks" ? "first\n" : "" });
         await expect(pod.exec(["id"], "web")).rejects.toThrow(/blocked by policy/);
         await expect(pod.exec(["cat", "/settings/file.txt"], "layered")).rejects.toThrow(/blocked by policy/);
         const direct = await world.namespace.dial(pod.ip, 8080);
@@ -94,9 +96,14 @@ for (const version of VERSIONS) {
         stream.write("GET / HTTP/1.0\r\n\r\n");
         expect([await text(stream), error()]).toEqual([expect.stringMatching(/generated\n$/), ""]);
         const { stats } = await world.cri(METHODS.listContainerStats, {});
-        for (const item of stats) expect(item.memory?.workingSetBytes?.value ?? 0n, item.attributes?.metadata?.name).toBeGreaterThan(0n);
+        for (const name of ["web", "layered"]) {
+          const item = stats.find(({ attributes }) => attributes?.metadata?.name === name);
+          expect(item?.memory?.workingSetBytes?.value, name).toBeGreaterThan(0n);
+        }
         await pod.stopContainer("layered", 0);
         expect(await pod.exited("layered")).toBe(137);
+        // Upstream's settings let nobody read what a container writes.
+        if (profile === "coco") expect([...pod.logs("web"), ...pod.logs("layered")]).toEqual([]);
         await pod.remove();
         expect(await world.leaks()).toEqual([]);
       }

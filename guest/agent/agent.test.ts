@@ -10,6 +10,8 @@ import {
   type MessageInitShape,
   type MessageShape,
   SetPolicyRequestSchema,
+  type Storage,
+  StorageSchema,
 } from "@sealpod/proto";
 import { memoryStreams, serveTtrpc, STATUS, TtrpcClient, TtrpcError } from "@sealpod/ttrpc";
 import { describe, expect, it } from "vitest";
@@ -645,6 +647,74 @@ describe("sandbox and containers, in any order", () => {
       await setup.call(AgentService.method.createContainer, request);
     }),
   );
+
+  it("keeps a volume for the containers that come after the one that wrote to it, and no volume of one that was not made", () =>
+    withAgent(allowAll(), async (setup) => {
+      await setup.call(AgentService.method.createSandbox, { sandboxId: "s1" });
+      const request = containerRequest(setup.root);
+      const volume = (name: string): Storage =>
+        create(StorageSchema, {
+          driver: "local",
+          source: "local",
+          fstype: "local",
+          options: ["mode=0777"],
+          mountPoint: `${setup.root}/shared/containers/${name}`,
+        });
+      const own = rootStorages(setup.root, CONTAINER).map((storage) => create(StorageSchema, storage));
+      const bad = { ...request, storages: [volume("lost")], OCI: { Process: processOf(), Root: { Path: "/" }, Linux: {} } };
+      expect((await setup.status(AgentService.method.createContainer, bad)).code).toBe(STATUS.invalidArgument);
+      await setup.call(AgentService.method.createContainer, { ...request, storages: [...own, volume("data")] });
+      writeFileSync(`${setup.root}/shared/containers/data/state`, "prepared");
+      await setup.call(AgentService.method.removeContainer, { containerId: CONTAINER });
+      expect(readdirSync(`${setup.root}/shared/containers`)).toEqual(["data"]);
+      await setup.call(AgentService.method.createContainer, { ...request, storages: [...own, volume("data")] });
+      expect(readFileSync(`${setup.root}/shared/containers/data/state`, "utf8")).toBe("prepared");
+      await setup.call(AgentService.method.destroySandbox, {});
+      expect(existsSync(`${setup.root}/shared/containers/data`)).toBe(false);
+    }));
+
+  it("removes what was copied for a container with it, and nothing else", () =>
+    withAgent(allowAll(), async (setup) => {
+      await setup.call(AgentService.method.createSandbox, { sandboxId: "s1" });
+      const share = `${setup.root}/shared/containers`;
+      mkdirSync(`${share}/outside`);
+      writeFileSync(`${share}/outside/file`, "");
+      const put = (name: string): void => {
+        mkdirSync(`${share}/${name}`);
+        writeFileSync(`${share}/${name}/file`, "secret");
+        symlinkSync(`${share}/outside`, `${share}/${name}/link`);
+      };
+      const others = [`${"d".repeat(64)}-0123456789abcdef-hosts`, `${CONTAINER}x-0123456789abcdef-hosts`, `${CONTAINER}-short-hosts`, "outside"];
+      for (const name of [`${CONTAINER}-0123456789abcdef-settings`, `${CONTAINER}-00000000000000zz-a-b`, ...others.slice(0, 3)]) put(name);
+      const request = containerRequest(setup.root);
+      await setup.call(AgentService.method.createContainer, request);
+      await setup.call(AgentService.method.removeContainer, { containerId: CONTAINER });
+      expect(readdirSync(share).toSorted()).toEqual(others.toSorted());
+      expect(readdirSync(`${share}/outside`)).toEqual(["file"]);
+      // One that was not made needs them no more, either.
+      put(`${CONTAINER}-0123456789abcdef-again`);
+      const bad = { ...request, OCI: { Process: processOf(), Root: { Path: "/" }, Linux: {} } };
+      expect((await setup.status(AgentService.method.createContainer, bad)).code).toBe(STATUS.invalidArgument);
+      expect(readdirSync(share).toSorted()).toEqual(others.toSorted());
+    }));
+
+  it("removes no copied file that may be another container's", () =>
+    withAgent(allowAll(), async (setup) => {
+      await setup.call(AgentService.method.createSandbox, { sandboxId: "s1" });
+      const share = `${setup.root}/shared/containers`;
+      const [short, long] = ["ab", "ab-0123456789abcdef"];
+      for (const id of [short, long])
+        await setup.call(AgentService.method.createContainer, {
+          containerId: id,
+          storages: rootStorages(setup.root, id),
+          OCI: { Process: processOf(), Root: { Path: `${share}/${id}` }, Linux: {} },
+        });
+      writeFileSync(`${share}/${long}-fedcba9876543210-hosts`, "");
+      await setup.call(AgentService.method.removeContainer, { containerId: short });
+      expect(readdirSync(share)).toContain(`${long}-fedcba9876543210-hosts`);
+      await setup.call(AgentService.method.removeContainer, { containerId: long });
+      expect(readdirSync(share)).toEqual([]);
+    }));
 
   it("makes no container with a bind mount of what a link leads to", () =>
     withAgent(allowAll(), async (setup) => {

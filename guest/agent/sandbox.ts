@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { type Logger, messageOf } from "@sealpod/core";
 import type {
   CreateContainerRequest,
@@ -365,6 +365,7 @@ export class Sandbox {
   }
 
   async #unmake(): Promise<void> {
+    await this.#ignoring("volumes", this.#storages.close());
     await this.#release(this.#held);
     await this.#ignoring("the sandbox", this.#ports.system.unmount(this.#ports.paths.root));
   }
@@ -424,6 +425,7 @@ export class Sandbox {
       // The host hears of the reason before it hears of the end.
       const init = new ContainerProcess(made.init, () => group?.checkOutOfMemory());
       const processes = new Map([[id, init]]);
+      this.#storages.keepVolumes(held);
       return {
         id,
         directory,
@@ -440,6 +442,7 @@ export class Sandbox {
       if (group !== undefined) await this.#ignoring(`group of container ${id}`, group.remove());
       returnDisks();
       await this.#release(held);
+      this.#removeCopies(id);
       rmSync(directory, { recursive: true, force: true });
       throw error;
     }
@@ -452,7 +455,27 @@ export class Sandbox {
     for (const process of container.processes.values()) process.close();
     container.returnDisks();
     await this.#release(container.held);
+    this.#removeCopies(container.id);
     rmSync(container.directory, { recursive: true, force: true });
+  }
+
+  /**
+   * Removes the files that the host copied for a container (specs/runtime.md 4.11): the next one brings its own, and a pod whose containers are started
+   * again and again would fill its memory with them. CopyFile does not say whose they are: their names begin with the container's id.
+   */
+  #removeCopies(id: string): void {
+    const { shared } = this.#ports.paths;
+    // Ids are the host's choice: where one begins as another goes on, whose a file is cannot be told, and none is taken away under a container that runs.
+    if ([...this.#containers.keys()].some((other) => other.startsWith(`${id}-`))) return;
+    for (const name of readdirSync(shared)) {
+      if (!name.startsWith(`${id}-`) || !/^[0-9a-z]{16}-/.test(name.slice(id.length + 1))) continue;
+      try {
+        using directory = ConfinedDirectory.open(shared);
+        rmSync(directory.entry(name), { recursive: true });
+      } catch (error) {
+        this.#ports.logger.log("warn", "cannot remove a copied file", { container: id, name: shown(name), error: messageOf(error) });
+      }
+    }
   }
 
   async #acquire(storages: CreateContainerRequest["storages"], directory: string, held: Set<string>): Promise<void> {

@@ -661,20 +661,27 @@ describe("storage: volumes", () => {
       expect(readdirSync(paths.layers)).toEqual([]);
     }));
 
-  it("that are shared stay until the sandbox ends", () =>
+  it.each([
+    ["directories", { driver: "local" }],
+    ["memory", { driver: "ephemeral", source: "tmpfs", fstype: "tmpfs" }],
+  ])("that are %s stay until the sandbox ends, once a container had them", (_what, fields) =>
     withStorages(async ({ paths, storages, acquire }) => {
-      const mountPoints = ["a", "b"].map((name) => `${paths.shared}/${name}`);
-      for (const mountPoint of mountPoints) for (let i = 0; i < 2; i++) await acquire(storage({ driver: "local", mountPoint, shared: true }));
-      for (const mountPoint of mountPoints) for (let i = 0; i < 3; i++) await storages.release(i < 2 ? mountPoint : "/nothing");
+      const mountPoints = ["a", "b", "c"].map((name) => `${paths.shared}/${name}`);
+      for (const mountPoint of mountPoints) for (let i = 0; i < 2; i++) await acquire(storage({ mountPoint, ...fields }));
+      // The third was wanted by containers that were not made.
+      storages.keepVolumes([...mountPoints.slice(0, 2), "/nothing"]);
+      storages.keepVolumes(mountPoints.slice(0, 1));
+      for (const mountPoint of mountPoints) for (let i = 0; i < 2; i++) await storages.release(mountPoint);
       expect(readdirSync(paths.shared)).toEqual(["a", "b"]);
-      await acquire(storage({ driver: "local", mountPoint: mountPoints[0] ?? "", shared: true }));
+      await acquire(storage({ mountPoint: mountPoints[0] ?? "", ...fields }));
       for (let i = 0; i < 2; i++) {
         await storages.close();
         expect(readdirSync(paths.shared)).toEqual(["a"]);
       }
       await storages.release(mountPoints[0] ?? "");
       expect(readdirSync(paths.shared)).toEqual([]);
-    }));
+    }),
+  );
 
   it("in memory get a new size, and keep the rest", () =>
     withStorages(async ({ paths, system, storages, acquire }) => {

@@ -40,8 +40,10 @@ interface Mounted {
   /** Gives what undoes the storage. */
   readonly ready: Promise<AsyncDisposableStack>;
   holders: number;
+  /** True if it is the pod's, and not a part of a container's root. */
+  isVolume: boolean;
   /** True if the sandbox holds it, until its end. */
-  shared: boolean;
+  lasting: boolean;
   /** Settles when it is undone. */
   undone?: Promise<void>;
 }
@@ -96,8 +98,8 @@ const DRIVERS: ReadonlyMap<string, Driver> = new Map([
 export const STORAGE_DRIVERS: readonly string[] = [...DRIVERS.keys()];
 
 /**
- * The storages of a sandbox, by mount point. Containers with a layer or volume in common share it; it goes when the last of them does, or with the sandbox
- * if it is marked as shared.
+ * The storages of a sandbox, by mount point. Containers with a layer or volume in common share it. A layer goes when the last of them does; a volume goes with
+ * the sandbox, as an emptyDir does with its pod: what an init container left in it is for those that come after.
  */
 export class Storages {
   readonly #context: StorageContext;
@@ -134,7 +136,8 @@ export class Storages {
       options: storage.options,
       ready: this.#make(mount, storage, owner),
       holders: 0,
-      shared: false,
+      isVolume: false,
+      lasting: false,
     };
     this.#mounted.set(mountPoint, mounted);
     mounted.holders++;
@@ -144,8 +147,15 @@ export class Storages {
       if (this.#mounted.get(mountPoint) === mounted) this.#mounted.delete(mountPoint);
       throw error;
     }
-    if (storage.shared && !mounted.shared) {
-      mounted.shared = true;
+    mounted.isVolume ||= storage.shared || isVolume(storage);
+  }
+
+  /** Lets the volumes among the storages of a container that was made live as long as the sandbox. */
+  keepVolumes(mountPoints: Iterable<string>): void {
+    for (const mountPoint of mountPoints) {
+      const mounted = this.#mounted.get(mountPoint);
+      if (mounted === undefined || !mounted.isVolume || mounted.lasting) continue;
+      mounted.lasting = true;
       mounted.holders++;
     }
   }
@@ -189,8 +199,8 @@ export class Storages {
   async close(): Promise<void> {
     await using all = new AsyncDisposableStack();
     for (const [mountPoint, mounted] of this.#mounted) {
-      if (!mounted.shared) continue;
-      mounted.shared = false;
+      if (!mounted.lasting) continue;
+      mounted.lasting = false;
       all.defer(() => this.release(mountPoint));
     }
   }
@@ -404,6 +414,11 @@ function makeMountPoint(storage: Storage, below: string, mode: number, undo: Asy
   };
   if (!inParent((parent) => parent.makeChild(name, mode))) throw refused(storage, "something is there already");
   undo.defer(() => inParent((parent) => (use === "mount" ? rmdirSync(parent.entry(name)) : rmSync(parent.entry(name), { recursive: true }))));
+}
+
+/** True for what a pod calls a volume, and not a part of a container's root. */
+function isVolume({ driver, driverOptions }: Storage): boolean {
+  return driver === "local" || driver === "ephemeral" || (driver === "blk" && driverOptions.length > 0);
 }
 
 /** The option `fsgid`, which is the agent's to follow, and the others. */

@@ -12,6 +12,8 @@ import { encodeCertificatesPem, generateKey, issueCertificate, keyUsage, OID, su
 
 /** The sidecar as a process, up to the device that this machine's kernel has not: what it fetches, says, and leaves behind. */
 const MAIN = join(import.meta.dirname, "main.ts");
+/** It asks six times, for half a minute in all: that it does is in encfs.test.ts, and its pauses are a hundredth of that here. */
+const SHORT_WAITS = join(import.meta.dirname, "testdata", "short-waits.ts");
 const directory = mkdtempSync(join(tmpdir(), "sealpod-encfs-main-"));
 const file = (name: string): string => join(directory, name);
 const RAW_KEY = "5e".repeat(32);
@@ -71,7 +73,7 @@ async function run(filesystem: object): Promise<{ readonly code: number | null; 
     EncfsResultFile: file("result"),
     LogLevel: "debug",
   };
-  const child = spawn(process.execPath, [MAIN], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, ["--import", SHORT_WAITS, MAIN], { env, stdio: ["ignore", "pipe", "pipe"] });
   let text = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => void (text += chunk.toString()));
   const [code] = (await once(child, "close")) as [number | null];

@@ -149,7 +149,9 @@ export interface BootOptions {
 
 /** Boots a machine without acceleration and gives what its console said until it ended by itself, line ends as `\n`. */
 export async function boot({ kernel, initrd, disk, commandLine = "", directory }: BootOptions): Promise<string> {
-  const [initrdFile, diskFile] = [join(directory, "initrd"), join(directory, "disk")];
+  // Of its own: machines boot side by side.
+  const files = mkdtempSync(join(directory, "machine-"));
+  const [initrdFile, diskFile] = [join(files, "initrd"), join(files, "disk")];
   writeFileSync(initrdFile, initrd);
   if (disk !== undefined) writeFileSync(diskFile, disk);
   const drive = disk === undefined ? [] : ["-drive", `if=none,id=root,file=${diskFile},format=raw,readonly=on`, "-device", "virtio-blk-pci,drive=root"];
@@ -170,6 +172,7 @@ export async function boot({ kernel, initrd, disk, commandLine = "", directory }
     if (code !== 0) throw new Error(`QEMU ended with ${code ?? signal}: ${console.slice(-2000)}`);
   } finally {
     clearTimeout(limit);
+    rmSync(files, { recursive: true });
   }
   return console.replaceAll("\r", "");
 }

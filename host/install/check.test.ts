@@ -19,6 +19,10 @@ const FULL: World = {
     "/proc/cpuinfo": "model name\t: AMD EPYC 7763\nflags\t\t: fpu svm\n",
     "/sys/module/kvm_amd/parameters/sev_snp": "Y\n",
     "/sys/fs/cgroup/cgroup.controllers": "cpu",
+    "/etc/sealpod/shim.toml": '[hypervisor]\nfirmware = "/fw/OVMF.fd"\n',
+    "/fw/OVMF.fd": "",
+    "/opt/sealpod/uvm/uvm.json": "{}",
+    "/run/sealpod/psp.sock": "",
   },
   devices: ["/dev/kvm", "/dev/sev", "/dev/vhost-vsock"],
   commands: {
@@ -29,6 +33,11 @@ const FULL: World = {
     "runc --version": "runc version 1.1.5\n",
     [TRIAL]: "done\n",
     [FORWARD]: "",
+    sha256sum: "",
+    grep: "",
+    date: "",
+    mv: "",
+    tee: "",
     ip: "",
     tc: "",
     nsenter: "",
@@ -85,6 +94,39 @@ describe("a node", () => {
     expect(report.emulated.join()).toContain("NO HARDWARE PROTECTION");
   });
 
+  const configured = (text: string, world: World = FULL): World => ({ ...world, files: { ...world.files, "/etc/sealpod/shim.toml": text } });
+  const NO_SNP = without("/dev/sev");
+
+  it.each<[string, World, string, RegExp]>([
+    ["names no firmware", configured(""), "firmware", /shim\.toml names none/],
+    ["names no firmware yet, since there is none", without("/etc/sealpod/shim.toml"), "firmware", /shim\.toml names none/],
+    ["names firmware that is not there", without("/fw/OVMF.fd"), "firmware", /OVMF\.fd is not there/],
+    ["wants hardware that is not there", configured('[hypervisor]\nisolation = "snp"\nfirmware = "/fw/OVMF.fd"', NO_SNP), "isolation", /no SEV-SNP/],
+    ["has a key that is misspelt", configured("[hypervisor]\nfirmwear = 1"), "shim.toml", /"firmwear".*Did you mean firmware/],
+    ["names an image that is not there", without("/opt/sealpod/uvm/uvm.json"), "uvm", /uvm\.json is not there/],
+    ["names a processor that does not run", without("/dev/sev", "/run/sealpod/psp.sock"), "emulated security processor", /psp\.sock is not there/],
+    ["names no agent for its processes", configured('[hypervisor]\nisolation = "process"\nagent = ""'), "agent", /names none/],
+  ])("whose configuration %s runs no pods, and says so", async (_name, world, id, found) => {
+    const report = await check(world);
+    expect(finding(report, id)).toMatchObject({ state: "missing", found: expect.stringMatching(found) as string });
+    expect(report).toMatchObject({ usable: false, isolation: "none" });
+    expect(JSON.stringify(report)).not.toContain("or pods run as");
+  });
+
+  it.each<[string, string]>([
+    ["vm", 'isolation = "vm"'],
+    ["process", 'isolation = "process"\nagent = "/fw/OVMF.fd"'],
+  ])("that is told to run them as %s does not say that its hardware protects them", async (isolation, text) => {
+    expect(await check(configured(`[hypervisor]\n${text}\n`))).toMatchObject({ usable: true, isolation });
+  });
+
+  it("that has no configuration yet is not asked for what the installation brings", async () => {
+    expect(await check(without("/dev/sev", "/etc/sealpod/shim.toml", "/opt/sealpod/uvm/uvm.json", "/run/sealpod/psp.sock"))).toMatchObject({
+      usable: true,
+      isolation: "vm",
+    });
+  });
+
   it("whose KVM does not answer emulates processors", async () => {
     const report = await check({ ...FULL, accelerator: "tcg" });
     expect(finding(report, "kvm")).toMatchObject({ state: "emulated", found: "tried" });
@@ -96,6 +138,10 @@ describe("a node", () => {
     ["containerd", ["containerd --version"], "containerd", "containerd"],
     ["tc", ["tc"], "ip, tc", "iproute2"],
     ["nsenter", ["nsenter"], "nsenter, setpriv", "util-linux"],
+    ["what the launcher's socket is named by", ["sha256sum"], "sha256sum, grep, date, mv", "coreutils grep"],
+    ["what the launcher finds the pod by", ["grep"], "sha256sum, grep, date, mv", "coreutils grep"],
+    ["what the launcher says the time by", ["date"], "sha256sum, grep, date, mv", "coreutils grep"],
+    ["what the launcher writes the address by", ["mv"], "sha256sum, grep, date, mv", "coreutils grep"],
   ])("without %s runs no pods, and says what to install", async (_name, names, id, packages) => {
     const report = await check(without(...names));
     expect(finding(report, id)?.state).toBe("missing");
@@ -109,6 +155,7 @@ describe("a node", () => {
   it.each<[string, readonly string[], string]>([
     ["perl", ["perl"], "perl"],
     ["nft", ["nft"], "nft"],
+    ["tee", ["tee"], "nft"],
     ["rules in the kernel", [FORWARD], "nft"],
     ["runc", ["runc --version"], "runc"],
   ])("without %s runs pods all the same", async (_name, names, id) => {

@@ -1,4 +1,7 @@
+import { isSealpodError, messageOf } from "@sealpod/core";
+import { DEFAULT_CONFIG_PATH, parseConfig, type ShimConfig } from "@sealpod/shim";
 import type { Accelerator } from "@sealpod/vmm";
+import { PROCESSOR_UNIT } from "./texts.ts";
 
 /** What {@link checkNode} looks at. Nothing of it changes the node. */
 export interface NodePorts {
@@ -50,8 +53,8 @@ export interface Packages {
 export interface NodeReport {
   /** Whether pods can run. */
   readonly usable: boolean;
-  /** What separates them from the node with the configuration's `isolation = "auto"`; `none` if no pod can run. */
-  readonly isolation: "snp" | "vm" | "none";
+  /** What separates them from the node with its configuration, or with `isolation = "auto"` if it has none yet; `none` if no pod can run. */
+  readonly isolation: "snp" | "vm" | "process" | "none";
   /** What is emulated, in sentences: none of it protects from whoever controls the node. */
   readonly emulated: readonly string[];
   readonly findings: readonly Finding[];
@@ -60,6 +63,7 @@ export interface NodeReport {
 }
 
 const QEMU: Packages = { apt: "qemu-system-x86", dnf: "qemu-kvm" };
+const LAUNCHER_TOOLS: Packages = { apt: "coreutils grep", dnf: "coreutils grep" };
 const TOOLS: Packages = { apt: "iproute2", dnf: "iproute iproute-tc" };
 const NAMESPACES: Packages = { apt: "util-linux", dnf: "util-linux" };
 
@@ -78,6 +82,7 @@ export async function checkNode(ports: NodePorts): Promise<NodeReport> {
   const kvm = await checkKvm(ports, qemu.state !== "missing");
   const snp = await checkSnp(ports, qemu, kvm);
   const network = await checkNetwork(ports);
+  const node = await readNode(ports, snp);
   const findings = [
     await checkProcessor(ports),
     kvm,
@@ -90,6 +95,7 @@ export async function checkNode(ports: NodePorts): Promise<NodeReport> {
     ...(await checkPrograms(ports)),
     ...network,
     await checkCgroups(ports),
+    ...(await checkConfig(ports, node, snp.state === "ok")),
   ];
   const missing = findings.filter(({ state }) => state === "missing");
   const usable = missing.length === 0;
@@ -97,7 +103,7 @@ export async function checkNode(ports: NodePorts): Promise<NodeReport> {
   const install = await installCommand(ports, findings);
   return {
     usable,
-    isolation: usable ? (snp.state === "ok" ? "snp" : "vm") : "none",
+    isolation: usable ? node.isolation : "none",
     emulated,
     findings,
     ...(install === undefined ? {} : { install }),
@@ -134,14 +140,60 @@ async function checkSnp(ports: NodePorts, qemu: Finding, kvm: Finding): Promise<
   if (problems.length === 0 && kvm.state !== "ok") problems.push("KVM does not work");
   if (problems.length === 0 && !isAtLeast(qemu.found, LEAST_SNP_QEMU))
     problems.push(`${qemu.found} is older than ${LEAST_SNP_QEMU.major}.${LEAST_SNP_QEMU.minor}`);
-  if (problems.length === 0)
-    return { id, state: "ok", found: "kvm_amd has it, /dev/sev is there", note: 'Name firmware of the AmdSev kind in shim.toml, or pods run as "vm".' };
+  if (problems.length === 0) return { id, state: "ok", found: "kvm_amd has it, /dev/sev is there" };
   return {
     id,
     state: "emulated",
     found: problems.join("; "),
     note: "The security processor is emulated: NO HARDWARE PROTECTION. The node can read its pods' memory, and verifiers refuse their evidence unless they are told to accept the emulator's root.",
   };
+}
+
+/** The node's configuration, and what pods are in with it. */
+interface Configured {
+  /** Undefined if there is no file, or none that can be read. */
+  readonly config: ShimConfig | undefined;
+  /** Why it cannot be read. */
+  readonly problem: string | undefined;
+  readonly isolation: "snp" | "vm" | "process";
+}
+
+async function readNode(ports: NodePorts, snp: Finding): Promise<Configured> {
+  const auto = snp.state === "ok" ? "snp" : "vm";
+  const text = await ports.read(DEFAULT_CONFIG_PATH);
+  if (text === undefined) return { config: undefined, problem: undefined, isolation: auto };
+  try {
+    const config = parseConfig(text, DEFAULT_CONFIG_PATH);
+    return { config, problem: undefined, isolation: config.isolation === "auto" ? auto : config.isolation };
+  } catch (error) {
+    const hint = isSealpodError(error) && error.hint !== undefined ? ` ${error.hint}` : "";
+    return { config: undefined, problem: `${messageOf(error)}.${hint}`, isolation: auto };
+  }
+}
+
+/** What every pod needs by the configuration. Before the installation only what nobody but the administrator can bring. */
+async function checkConfig(ports: NodePorts, { config, problem, isolation }: Configured, hasSnp: boolean): Promise<readonly Finding[]> {
+  if (problem !== undefined) return [{ id: "shim.toml", state: "missing", found: problem, note: "Every pod is refused until that is mended." }];
+  const found: Finding[] = [];
+  const need = async (id: string, key: string, path: string | undefined, note: string): Promise<void> => {
+    if (path === undefined) found.push({ id, state: "missing", found: `${DEFAULT_CONFIG_PATH} names none (${key})`, note });
+    else if (!(await ports.exists(path))) found.push({ id, state: "missing", found: `${path} is not there (${key} in ${DEFAULT_CONFIG_PATH})`, note });
+    else found.push({ id, state: "ok", found: path });
+  };
+  if (isolation === "snp" && !hasSnp) {
+    const note = "Every pod is refused, as that setting wants it.";
+    found.push({ id: "isolation", state: "missing", found: `${DEFAULT_CONFIG_PATH} has isolation = "snp", and this node has no SEV-SNP`, note });
+  }
+  if (isolation === "snp") {
+    const note = 'Without it every pod is refused. Name an OVMF of the AmdSev kind, or isolation = "vm" for machines without protection from this node.';
+    await need("firmware", "hypervisor.firmware", config?.firmware, note);
+  }
+  if (config === undefined) return found;
+  if (isolation === "process") await need("agent", "hypervisor.agent", config.agent, "sealpod host install brings it.");
+  else await need("uvm", "hypervisor.uvm", `${config.uvm}/uvm.json`, "sealpod host install brings it; sealpod uvm build makes another.");
+  if (isolation !== "snp")
+    await need("emulated security processor", "processor.socket", config.processorSocket, `No pod starts without it: systemctl enable --now ${PROCESSOR_UNIT}`);
+  return found;
 }
 
 async function checkQemu(ports: NodePorts): Promise<Finding> {
@@ -203,6 +255,7 @@ async function checkPrograms(ports: NodePorts): Promise<readonly Finding[]> {
     return { id, found: `no ${names.filter((name) => !found.some((path) => path.endsWith(`/${name}`))).join(", ")}`, packages, ...absent };
   };
   return [
+    await program(["sha256sum", "grep", "date", "mv"], LAUNCHER_TOOLS, { state: "missing", note: "containerd-shim-kata-cc-v2 calls them." }),
     await program(["ip", "tc"], TOOLS, { state: "missing", note: "They join the pod's interfaces to the machine's." }),
     await program(["nsenter", "setpriv"], NAMESPACES, { state: "missing", note: "They start machines." }),
     await program(
@@ -229,6 +282,8 @@ async function checkForwarding(ports: NodePorts): Promise<Finding> {
   const note = "kubectl port-forward does not reach pods.";
   const path = await ports.find("nft");
   if (path === undefined) return { id, state: "less", found: "no nft", note, packages: { apt: "nftables", dnf: "nftables" } };
+  if ((await ports.find("tee")) === undefined)
+    return { id, state: "less", found: `${path}, but no tee`, note, packages: { apt: "coreutils", dnf: "coreutils" } };
   if ((await ports.run("unshare", ["--net", path, FORWARD_TRIAL])) !== undefined) return { id, state: "ok", found: `${path}: tried, and it works` };
   return {
     id,

@@ -238,17 +238,60 @@ function firstLost(left: unknown, right: unknown, at: readonly string[]): string
   return JSON.stringify(left) === JSON.stringify(right) ? undefined : at.join(".");
 }
 
+/** What is read of a configuration of containerd beside its runtimes. */
+export interface ContainerdFacts {
+  /** Patterns of the files that it imports. */
+  readonly imports: readonly string[];
+  /** It has a part for CRI, which counts instead of that of whoever imports it. */
+  readonly hasCri: boolean;
+  /** It throws layers away that pods of ours need. */
+  readonly discards: boolean;
+  /** Directory of what runs, if it names one. */
+  readonly state: string | undefined;
+}
+
 /**
- * The patterns of files that a configuration imports, and whether it has a part for CRI, which then counts instead of that of whoever imports it.
+ * Reads a configuration of containerd, or a file that one imports.
  * @throws {InstallError} ERR_INSTALL_CONTAINERD
  */
-export function readImports(text: string, path: string): { readonly imports: readonly string[]; readonly hasCri: boolean; readonly discards: boolean } {
+export function readImports(text: string, path: string): ContainerdFacts {
   const file = parse(text, path);
   const imports = Array.isArray(file["imports"]) ? file["imports"].filter((item): item is string => typeof item === "string") : [];
   const plugins = isTable(file["plugins"]) ? file["plugins"] : {};
   const parts = Object.values(CRI).map((cri) => plugins[cri]);
   const discards = parts.some((part) => isTable(part) && isTable(part["containerd"]) && part["containerd"]["discard_unpacked_layers"] === true);
-  return { imports, hasCri: parts.some((part) => part !== undefined), discards };
+  const state = typeof file["state"] === "string" && file["state"] !== "" ? file["state"] : undefined;
+  return { imports, hasCri: parts.some((part) => part !== undefined), discards, state };
+}
+
+/** A runtime of ours in a configuration, whoever wrote it there. */
+export interface FoundRuntime {
+  readonly name: string;
+  /** Of its table, as the file has it. */
+  readonly table: string;
+  /** The shim's configuration, if the runtime names one. */
+  readonly configPath: string | undefined;
+}
+
+/**
+ * The runtimes that start our shim, or have its configuration: of every version's part for CRI, with our lines around them or without.
+ * @param shimConfig path of the configuration that ours have
+ * @throws {InstallError} ERR_INSTALL_CONTAINERD if the file cannot be read
+ */
+export function findRuntimes(text: string, path: string, shimConfig: string): readonly FoundRuntime[] {
+  const table = (value: unknown, name: string): Table => {
+    const found = isTable(value) && Object.hasOwn(value, name) ? value[name] : undefined;
+    return isTable(found) ? found : {};
+  };
+  return Object.entries(table(parse(text, path), "plugins")).flatMap(([plugin, part]) =>
+    Object.entries(table(table(part, "containerd"), "runtimes")).flatMap(([name, runtime]) => {
+      if (!isTable(runtime)) return [];
+      const named = table(runtime, "options")["ConfigPath"];
+      const configPath = typeof named === "string" && named !== "" ? named : undefined;
+      const isOurs = runtime["runtime_type"] === RUNTIME_TYPE || configPath === shimConfig;
+      return isOurs ? [{ name, table: `[plugins.${JSON.stringify(plugin)}.containerd.runtimes.${name}]`, configPath }] : [];
+    }),
+  );
 }
 
 /** What to do about a file that would replace ours. */

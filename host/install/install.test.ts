@@ -2,7 +2,7 @@ import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, sy
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { parseConfig } from "@sealpod/shim";
+import { parseConfig, startTimeOf } from "@sealpod/shim";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type InstallPorts, type InstallSources, planInstall, planUninstall } from "./index.ts";
 
@@ -247,6 +247,132 @@ describe("an installation", () => {
   });
 });
 
+describe("directories of others", () => {
+  const target = (): Parameters<typeof planInstall>[0] => ({ root, prefix: "/usr/local" });
+  const plan = async (): ReturnType<typeof planInstall> => planInstall(target(), sources, false, WITHOUT_CONTAINERD);
+
+  it("keep a program of theirs that has a name of ours", async () => {
+    await put("usr/local/bin/node", "theirs");
+    const before = await tree();
+    await expect(plan()).rejects.toMatchObject({ code: "ERR_INSTALL_FOREIGN", hint: expect.stringContaining("--prefix") as string });
+    expect(await tree()).toEqual(before);
+  });
+
+  it("keep one that is the same as ours, before and afterwards", async () => {
+    await put("usr/local/bin/node", "node");
+    await chmod(join(root, "usr/local/bin/node"), 0o755);
+    const before = await tree();
+    await (await plan()).apply();
+    await (await plan()).apply();
+    expect(Object.keys(await tree())).toContain("usr/local/shim.mjs");
+    await (await planUninstall(target())).apply();
+    expect(await tree()).toEqual(before);
+  });
+
+  it("keep what others have put in the place of ours", async () => {
+    const before = await tree();
+    await (await plan()).apply();
+    await put("usr/local/agent.mjs", "theirs");
+    await expect(plan()).rejects.toMatchObject({ code: "ERR_INSTALL_FOREIGN", message: expect.stringContaining("agent.mjs") as string });
+    await (await planUninstall(target())).apply();
+    expect(await tree()).toEqual({ ...before, "usr/local/agent.mjs": "100644 theirs" });
+  });
+
+  it("are not mistaken for ours: what is broken in a directory that we made is mended", async () => {
+    const before = await tree();
+    await install();
+    await put("opt/sealpod/agent.mjs", "broken");
+    expect((await install()).filter(([kind]) => kind !== "same")).toEqual([["replace", "/opt/sealpod/agent.mjs"]]);
+    await put("opt/sealpod/agent.mjs", "broken");
+    await uninstall();
+    expect(await tree()).toEqual(before);
+  });
+
+  it("are ours no more than a prefix whose record is lost", async () => {
+    await install();
+    await rm(join(root, "opt/sealpod/install.json"));
+    await writeFile(sources.shim, "newer");
+    await expect(install()).rejects.toMatchObject({ code: "ERR_INSTALL_FOREIGN", hint: expect.stringContaining("install.json is lost") as string });
+  });
+});
+
+describe("links in the root", () => {
+  it("that are absolute mean the root's own files", async () => {
+    await put("srv/containerd.toml", TEXT);
+    await mkdir(join(root, "data"));
+    for (const [name, to] of [
+      [CONFIG, "/srv/containerd.toml"],
+      ["opt", "/data"],
+      ["etc/sealpod", "../../../data/etc"],
+    ] as const) {
+      await rm(join(root, name), { recursive: true, force: true });
+      await symlink(to, join(root, name));
+    }
+    await mkdir(join(root, "data/etc"));
+    const before = await tree();
+    await install();
+    const after = await tree();
+    expect(after["srv/containerd.toml"]).toContain("kata-cc");
+    expect(after["data/sealpod/shim.mjs"]).toBe("100644 shim.mjs");
+    expect(after["data/etc/shim.toml"]).toMatch(/default_memory/);
+    expect(new Set((await install()).map(([kind]) => kind))).toEqual(new Set(["same"]));
+    await uninstall();
+    expect(await tree()).toEqual(before);
+  });
+
+  it("do not lead to the files of the machine", async () => {
+    const outside = join(base, "outside.toml");
+    await writeFile(outside, TEXT);
+    await rm(join(root, CONFIG));
+    await symlink(outside, join(root, CONFIG));
+    await mkdir(join(base, "conf.d"));
+    await writeFile(join(base, "conf.d/a.toml"), TEXT);
+    await put("etc/containerd/imports.toml", `version = 2\nimports = ["${base}/conf.d/*.toml", "/linked/*.toml"]\n`);
+    await symlink(join(base, "conf.d"), join(root, "linked"));
+    // In the root nothing is there: what the machine has at that place is not read, nor changed.
+    const before = await tree();
+    await expect(install()).rejects.toMatchObject({ code: "ERR_INSTALL_CONTAINERD", message: expect.stringContaining("not there") as string });
+    expect(await tree()).toEqual(before);
+    expect(await readFile(outside, "utf8")).toBe(TEXT);
+    await (await planInstall({ root, containerdConfig: "/etc/containerd/imports.toml" }, sources, true, WITHOUT_CONTAINERD)).apply();
+    expect(await readFile(outside, "utf8")).toBe(TEXT);
+    expect(await readdir(base)).toEqual(["conf.d", "from", "outside.toml", "root"]);
+  });
+
+  it("that end nowhere are refused", async () => {
+    await rm(join(root, CONFIG));
+    await symlink("config.toml", join(root, CONFIG));
+    await expect(install()).rejects.toMatchObject({ code: "ERR_INSTALL_IO", message: expect.stringContaining("more than 40 links") as string });
+  });
+});
+
+describe("what the administrator is told", () => {
+  const told = async (emulated: boolean): Promise<{ readonly warnings: string; readonly notes: string }> => {
+    const { warnings, notes } = await planInstall({ root }, sources, emulated, WITHOUT_CONTAINERD);
+    return { warnings: warnings.join("\n"), notes: notes.join("\n") };
+  };
+
+  it("is that hardware needs firmware", async () => {
+    expect((await told(false)).warnings).toMatch(/names no firmware: .* every pod is refused/);
+    expect((await told(true)).warnings).toBe("");
+    await put("etc/sealpod/shim.toml", '[hypervisor]\nfirmware = "/fw"\n');
+    expect((await told(false)).warnings).toBe("");
+    await put("etc/sealpod/shim.toml", '[hypervisor]\nisolation = "vm"\n');
+    expect((await told(false)).warnings).toBe("");
+  });
+
+  it("is that a configuration which is kept is broken", async () => {
+    await put("etc/sealpod/shim.toml", "[hypervisor]\ndefault_memmory = 1\n");
+    expect((await told(true)).warnings).toMatch(/default_memmory.*every pod is refused.*Did you mean default_memory/);
+  });
+
+  it("is what a pod takes of the node", async () => {
+    expect((await told(true)).notes).toMatch(/2048 MiB of the node beside its memory limits, and 4096 MiB if it has none\..* 600 MiB/);
+    await put("etc/sealpod/shim.toml", "[hypervisor]\ndefault_memory = 512\n[runtime]\nstatic_sandbox_default_workload_mem = 100\n");
+    expect((await told(true)).notes).toMatch(/512 MiB .* 612 MiB if it has none/);
+  });
+});
+
 describe("an installation is refused, and nothing is changed,", () => {
   const refused = async (code: string, message: RegExp, options: Parameters<typeof install>[0] = {}): Promise<void> => {
     const before = await tree();
@@ -318,12 +444,109 @@ describe("an installation is refused, and nothing is changed,", () => {
 });
 
 describe("a removal", () => {
+  const stripComments = async (): Promise<void> => {
+    const path = join(root, CONFIG);
+    await writeFile(path, (await readFile(path, "utf8")).replaceAll(/^#.*\n/gm, ""));
+  };
+  const THIRD = `[${CRI}.containerd.runtimes.large]\n  runtime_type = "io.containerd.kata-cc.v2"\n  [${CRI}.containerd.runtimes.large.options]\n    ConfigPath = "/etc/large.toml"\n`;
+
+  it.each<[string, () => Promise<void>, RegExp]>([
+    ["has lost its comments", stripComments, /runtimes\.kata-cc\] in \/etc\/containerd\/config\.toml, .*runtimes\.kata-cc-isolation\]/],
+    [
+      "has another runtime of ours",
+      async () => {
+        const path = join(root, CONFIG);
+        await writeFile(path, `${await readFile(path, "utf8")}${THIRD}`);
+      },
+      /outside of the lines that sealpod wrote: \[plugins\."io\.containerd\.grpc\.v1\.cri"\.containerd\.runtimes\.large\] in /,
+    ],
+    [
+      "imports another runtime of ours",
+      async () => {
+        const path = join(root, CONFIG);
+        await writeFile(path, `imports = ["conf.d/*.toml"]\n${await readFile(path, "utf8")}`);
+        await put("etc/containerd/conf.d/x.toml", `version = 2\n${THIRD}`);
+      },
+      /runtimes\.large\] in \/etc\/containerd\/conf\.d\/x\.toml/,
+    ],
+    [
+      "was rewritten for containerd 2",
+      async () => {
+        const path = join(root, CONFIG);
+        const text = (await readFile(path, "utf8"))
+          .replaceAll("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
+          .replace("version = 2", "version = 3");
+        await writeFile(path, text.replaceAll(/^#.*\n/gm, ""));
+      },
+      /io\.containerd\.cri\.v1\.runtime"\.containerd\.runtimes\.kata-cc\]/,
+    ],
+  ])("is refused where containerd's configuration %s", async (_name, change, message) => {
+    await install();
+    await change();
+    const before = await tree();
+    const error: unknown = await uninstall().catch((cause: unknown) => cause);
+    expect(error).toMatchObject({
+      code: "ERR_INSTALL_CONTAINERD",
+      message: expect.stringMatching(message) as string,
+      hint: expect.stringContaining("Remove these tables") as string,
+    });
+    expect(await tree()).toEqual(before);
+  });
+
+  it("goes on when they have been removed by hand", async () => {
+    await install();
+    await writeFile(join(root, CONFIG), TEXT);
+    await uninstall();
+    expect(Object.keys(await tree()).filter((path) => path.includes("sealpod"))).toEqual([]);
+  });
+
+  it("sees the runtimes in the file that the record names, when another is named now", async () => {
+    await install();
+    await stripComments();
+    await expect(planUninstall({ root, containerdConfig: "/etc/other.toml" })).rejects.toMatchObject({ code: "ERR_INSTALL_CONTAINERD" });
+  });
+
+  it("without a record says that there may be more", async () => {
+    await (await planInstall({ root, prefix: "/srv/sealpod" }, sources, true, WITHOUT_CONTAINERD)).apply();
+    expect((await planUninstall({ root })).warnings).toEqual([expect.stringMatching(/no \/opt\/sealpod\/install\.json.*--prefix/) as string]);
+  });
+
+  it("is refused while pods of another configuration run", async () => {
+    await install();
+    const path = join(root, CONFIG);
+    await writeFile(path, `${await readFile(path, "utf8")}${THIRD}`);
+    await put("etc/large.toml", '[runtime]\nrun_directory = "/run/large"\n[processor]\nsocket = "/run/large.sock"\n');
+    await put("run/large/abc/shim.json", "{}");
+    await expect(uninstall()).rejects.toMatchObject({ code: "ERR_INSTALL_BUSY", message: expect.stringContaining("a pod runs: /run/large/abc") as string });
+    await rm(join(root, "run/large"), { recursive: true });
+    const server = createServer();
+    await new Promise<void>((resolve) => void server.listen(join(root, "run/large.sock"), resolve));
+    await expect(uninstall()).rejects.toMatchObject({ code: "ERR_INSTALL_BUSY", message: expect.stringContaining("/run/large.sock") as string });
+    await new Promise((resolve) => void server.close(resolve));
+  });
+
+  it.each(["/run/containerd", "/run/other"])("is refused while a shim runs whose configuration nobody names any more, with bundles in %s", async (state) => {
+    await writeFile(join(root, CONFIG), state === "/run/containerd" ? TEXT : TEXT.replace("version = 2", `version = 2\nstate = "${state}"`));
+    await install();
+    const bundle = `${state.slice(1)}/io.containerd.runtime.v2.task/k8s.io/abc`;
+    const record = { version: 1, namespace: "k8s.io", id: "abc", pid: process.pid, startTime: startTimeOf("self"), bundle: `/${bundle}` };
+    await put(`${bundle}/shim.json`, JSON.stringify(record));
+    await expect(uninstall()).rejects.toMatchObject({ code: "ERR_INSTALL_BUSY", message: expect.stringContaining(`${process.pid} is its shim`) as string });
+    // The number of a process that is no more belongs to another by now.
+    await put(`${bundle}/shim.json`, JSON.stringify({ ...record, startTime: "1" }));
+    await uninstall();
+  });
+
   it("is refused while pods run", async () => {
     await install();
     await put("run/sealpod/pods/abc/shim.json", "{}");
     const before = await tree();
     await expect(uninstall()).rejects.toMatchObject({ code: "ERR_INSTALL_BUSY", message: expect.stringContaining("abc") as string });
     expect(await tree()).toEqual(before);
+    const record = { version: 1, namespace: "k8s.io", id: "my-pod", pid: 9, startTime: "1", bundle: "/b" };
+    await put("run/sealpod/pods/abc/shim.json", JSON.stringify(record));
+    await mkdir(join(root, "run/sealpod/pods/def"));
+    await expect(uninstall()).rejects.toMatchObject({ message: "2 pods run: my-pod (/run/sealpod/pods/abc)" });
   });
 
   it("is refused while pods run elsewhere", async () => {

@@ -1,8 +1,8 @@
-import { glob, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
-import { messageOf } from "@sealpod/core";
+import { dirname, join, normalize } from "node:path";
+import { isSealpodError, messageOf } from "@sealpod/core";
 import {
   defaultConfig,
   defaultConfigText,
@@ -11,13 +11,25 @@ import {
   LAUNCHER_NAME,
   type LauncherPlaces,
   parseConfig,
+  readRecord as readPodRecord,
   type ShimConfig,
+  shimRuns,
 } from "@sealpod/shim";
-import { addRuntimes, hasRuntimes, IMPORT_HINT, MAX_CONTAINERD_CONFIG, readImports, removeRuntimes, verifyDump } from "./containerd-config.ts";
+import {
+  addRuntimes,
+  findRuntimes,
+  type FoundRuntime,
+  hasRuntimes,
+  IMPORT_HINT,
+  MAX_CONTAINERD_CONFIG,
+  readImports,
+  removeRuntimes,
+  verifyDump,
+} from "./containerd-config.ts";
 import { InstallError } from "./errors.ts";
 import { type FileContent, hashContent, NodeFiles } from "./node-files.ts";
 import { encodeRecord, type InstallRecord, MAX_RECORD, parseRecord, type RecordedFile } from "./record.ts";
-import { PROCESSOR_UNIT, processorUnitText, runtimeClassText } from "./texts.ts";
+import { memoryNote, PROCESSOR_UNIT, processorUnitText, runtimeClassText } from "./texts.ts";
 
 /** Where containerd finds its configuration unless it is told another place. */
 export const CONTAINERD_CONFIG = "/etc/containerd/config.toml";
@@ -82,8 +94,10 @@ export interface InstallChange {
 /** What an installation, or its removal, would do. */
 export interface InstallPlan {
   readonly changes: readonly InstallChange[];
-  /** What the administrator should know. */
+  /** What the administrator should do something about. */
   readonly warnings: readonly string[];
+  /** What the administrator should know. */
+  readonly notes: readonly string[];
   /** Does it. Returns when all is on the disk. */
   apply(): Promise<void>;
 }
@@ -124,7 +138,8 @@ export async function planInstall(target: InstallTarget, sources: InstallSources
   for (const file of planned) {
     const before = old?.files.find(({ path }) => path === file.path);
     const [found, wanted] = [await files.hash(file.path), await hashContent(file.content)];
-    const isOurs = before !== undefined || found === undefined || file.path.startsWith(`${paths.prefix}/`);
+    // What is in a directory that others made, such as /usr/local, is ours only if it is what we wrote. In one that we made we mend our own files.
+    const isOurs = found === undefined || (before !== undefined && (before.hashes.includes(found) || isMadeByUs(file.path, paths, old)));
     if (found === wanted && (await files.mode(file.path)) === file.mode) {
       changes.push({ path: file.path, kind: "same" });
       if (isOurs) recorded.push({ path: file.path, hashes: [wanted] });
@@ -134,7 +149,9 @@ export async function planInstall(target: InstallTarget, sources: InstallSources
     } else if (!isOurs) {
       throw new InstallError("ERR_INSTALL_FOREIGN", `${file.path} is there, and sealpod did not write it`, {
         details: { file: file.path },
-        hint: "It may be of another shim of that name. Remove or rename it, if nothing needs it.",
+        hint: file.path.startsWith(`${paths.prefix}/`)
+          ? `Name another --prefix, a directory for sealpod alone. If it is of an older installation, whose record ${paths.record} is lost: remove it.`
+          : "It may be of another shim of that name. Remove or rename it, if nothing needs it.",
       });
     } else {
       changes.push({ path: file.path, kind: found === undefined ? "write" : "replace" });
@@ -147,9 +164,11 @@ export async function planInstall(target: InstallTarget, sources: InstallSources
 
   const edit = await planEdit(files, paths, ports);
   changes.push(edit.change);
+  const shim = await installedConfig(files, changes, paths);
   return {
     changes,
-    warnings: edit.warnings,
+    warnings: [...edit.warnings, ...shimWarnings(shim, emulated)],
+    notes: shim.config === undefined ? [] : [memoryNote(shim.config.sizing)],
     async apply() {
       // First of all, while nothing has been changed.
       await edit.rehearse();
@@ -167,7 +186,7 @@ export async function planInstall(target: InstallTarget, sources: InstallSources
       for (const directory of missing) await files.makeDirectory(directory);
       for (const file of writes) await files.write(file.path, file.mode, file.content);
       for (const { path } of gone) await files.remove(path);
-      // Last: from here on containerd finds a shim that is whole.
+      // Last: whenever containerd is started again, it finds a shim that is whole.
       await edit.apply();
       await save(recorded);
     },
@@ -185,21 +204,32 @@ export async function planUninstall(target: InstallTarget): Promise<InstallPlan>
   const paths = record === undefined ? named : pathsOf({ ...target, containerdConfig: target.containerdConfig ?? record.containerdConfig });
   const changes: InstallChange[] = [];
   const warnings: string[] = [];
-  const { runDirectory, layerDirectory } = await shimDirectories(files);
-  const busy = await busyReason(files, runDirectory);
+  const texts = await containerdTexts(files, [paths.containerdConfig, ...(record === undefined ? [] : [record.containerdConfig])]);
+  const runtimes = texts.flatMap(({ path, text }) => findRuntimes(text, path, DEFAULT_CONFIG_PATH).map((runtime) => ({ ...runtime, path })));
+  const shims = await shimConfigs(files, [DEFAULT_CONFIG_PATH, ...runtimes.flatMap(({ configPath }) => configPath ?? [])]);
+  const busy = await busyReason(files, shims, texts);
   if (busy !== undefined) throw busy;
 
   const text = await files.read(paths.containerdConfig, MAX_CONTAINERD_CONFIG);
   const edited = text !== undefined && hasRuntimes(text) ? { text: removeRuntimes(text, paths.containerdConfig) } : undefined;
   if (edited !== undefined) changes.push({ path: paths.containerdConfig, kind: edited.text === undefined ? "remove" : "edit" });
+  refuseLeft([
+    ...(edited === undefined ? [] : findRuntimes(edited.text ?? "", paths.containerdConfig, DEFAULT_CONFIG_PATH)).map((runtime) => ({
+      ...runtime,
+      path: paths.containerdConfig,
+    })),
+    ...runtimes.filter(({ path }) => edited === undefined || path !== paths.containerdConfig),
+  ]);
+  if (record === undefined && edited !== undefined) {
+    warnings.push(`there is no ${paths.record}, so only the runtimes are removed: name the --prefix of the installation, if it had one`);
+  }
 
   const removals: string[] = [];
   for (const { path, hashes } of record?.files ?? []) {
     const found = await files.hash(path);
     if (found === undefined) continue;
-    const isInside = path.startsWith(`${paths.prefix}/`);
     const isEdited = !hashes.includes(found);
-    if (isEdited && !isInside && path !== DEFAULT_CONFIG_PATH) {
+    if (isEdited && !isMadeByUs(path, paths, record) && path !== DEFAULT_CONFIG_PATH) {
       changes.push({ path, kind: "keep", note: "it is not what sealpod wrote" });
       continue;
     }
@@ -213,13 +243,16 @@ export async function planUninstall(target: InstallTarget): Promise<InstallPlan>
     changes.push({ path, kind: "remove" });
   }
   // Whose else they are, nobody here knows.
-  for (const path of [runDirectory, layerDirectory].filter((item) => !DATA.includes(item)))
-    warnings.push(`${path} is named in ${DEFAULT_CONFIG_PATH} and stays: remove it if nothing else uses it`);
+  for (const { path, config } of shims) {
+    const others = [config.runDirectory, config.layerDirectory].filter((item) => !DATA.includes(item));
+    warnings.push(...others.map((item) => `${item} is named in ${path} and stays: remove it if nothing else uses it`));
+  }
   return {
     changes,
     warnings,
+    notes: [],
     async apply() {
-      // First: from here on containerd starts no pod that would miss what goes next.
+      // First: if all else stays undone, containerd has the runtimes no more when it is started again. Until then it has them, and cannot start them.
       if (edited?.text !== undefined) {
         await files.write(paths.containerdConfig, (await files.mode(paths.containerdConfig)) ?? 0o644, { kind: "text", text: edited.text });
       } else if (edited !== undefined) await files.remove(paths.containerdConfig);
@@ -244,14 +277,55 @@ function pathsOf({ prefix = DEFAULT_PREFIX, containerdConfig = CONTAINERD_CONFIG
 /** Where pods and the processor leave something, if no configuration says otherwise. */
 const DATA: readonly string[] = ["/run/sealpod/pods", PROCESSOR_GUESTS, PROCESSOR_SOCKET, "/var/lib/sealpod/layers", PROCESSOR_KEYS];
 
-/** Directories of the shim's configuration. */
-async function shimDirectories(files: NodeFiles): Promise<Pick<ShimConfig, "runDirectory" | "layerDirectory">> {
-  try {
-    return parseConfig((await files.read(DEFAULT_CONFIG_PATH, MAX_CONTAINERD_CONFIG)) ?? "", DEFAULT_CONFIG_PATH);
-  } catch {
-    // Who removes an installation whose configuration is broken wants it gone.
-    return defaultConfig();
+/** True for a path in the prefix, if that was made by the installation: what is there under a name of ours is ours to mend and to remove. */
+function isMadeByUs(path: string, { prefix }: Paths, record: InstallRecord | undefined): boolean {
+  return path.startsWith(`${prefix}/`) && record?.directories.includes(prefix) === true;
+}
+
+/** A configuration of the shim. */
+interface NamedConfig {
+  readonly path: string;
+  readonly config: ShimConfig;
+}
+
+/** The configurations at these paths; that at the default place is there even if its file is not. */
+async function shimConfigs(files: NodeFiles, paths: readonly string[]): Promise<readonly NamedConfig[]> {
+  const found: NamedConfig[] = [];
+  for (const path of new Set(paths)) {
+    try {
+      const text = await files.read(path, MAX_CONTAINERD_CONFIG);
+      if (text !== undefined || path === DEFAULT_CONFIG_PATH) found.push({ path, config: parseConfig(text ?? "", path) });
+    } catch {
+      // Who removes an installation whose configuration is broken wants it gone. No pod starts with such a one; bundles tell of those that run.
+      found.push({ path, config: defaultConfig() });
+    }
   }
+  return found;
+}
+
+/** What the node's pods will have, once the installation is done; an error if that cannot be read. */
+async function installedConfig(
+  files: NodeFiles,
+  changes: readonly InstallChange[],
+  { prefix }: Paths,
+): Promise<{ readonly config?: ShimConfig; readonly problem?: string }> {
+  const isKept = changes.some(({ path, kind }) => path === DEFAULT_CONFIG_PATH && kind === "keep");
+  if (!isKept) return { config: parseConfig(defaultConfigText({ uvm: `${prefix}/uvm`, agent: `${prefix}/agent.mjs` }), DEFAULT_CONFIG_PATH) };
+  try {
+    return { config: parseConfig((await files.read(DEFAULT_CONFIG_PATH, MAX_CONTAINERD_CONFIG)) ?? "", DEFAULT_CONFIG_PATH) };
+  } catch (error) {
+    const hint = isSealpodError(error) && error.hint !== undefined ? ` ${error.hint}` : "";
+    return { problem: `${messageOf(error)}: every pod is refused until that is mended.${hint}` };
+  }
+}
+
+function shimWarnings({ config, problem }: { readonly config?: ShimConfig; readonly problem?: string }, emulated: boolean): readonly string[] {
+  if (problem !== undefined) return [problem];
+  if (config === undefined || emulated || config.isolation === "vm" || config.isolation === "process" || config.firmware !== undefined) return [];
+  return [
+    `${DEFAULT_CONFIG_PATH} names no firmware: where there is SEV-SNP, every pod is refused. Set hypervisor.firmware to an OVMF of the AmdSev kind, or ` +
+      'isolation = "vm" for machines without protection from the node',
+  ];
 }
 
 async function plannedFiles({ prefix }: Paths, sources: InstallSources, emulated: boolean): Promise<readonly PlannedFile[]> {
@@ -313,6 +387,12 @@ interface Edit {
 async function planEdit(files: NodeFiles, paths: Paths, ports: InstallPorts): Promise<Edit> {
   const path = paths.containerdConfig;
   const text = await files.read(path, MAX_CONTAINERD_CONFIG);
+  if (text === undefined && (await files.exists(path))) {
+    throw new InstallError("ERR_INSTALL_CONTAINERD", `containerd's configuration ${path} is a link to a file that is not there`, {
+      details: { file: path },
+      hint: "Make that file, or remove the link. Below --root, links mean files of that root.",
+    });
+  }
   const wanted = addRuntimes(text, path, DEFAULT_CONFIG_PATH);
   const warnings: string[] = [];
   if (text !== undefined) {
@@ -376,30 +456,94 @@ async function rehearse(
 
 /** Refuses a file whose part for CRI an imported file replaces. */
 async function refuseReplaced(files: NodeFiles, path: string, imports: readonly string[]): Promise<void> {
-  for (const pattern of imports) {
-    const absolute = pattern.startsWith("/") ? pattern : join(dirname(path), pattern);
-    for await (const found of glob(files.place(absolute))) {
-      const name = join(dirname(absolute), basename(found));
-      const text = await files.read(name, MAX_CONTAINERD_CONFIG);
-      if (text === undefined || name === path || !readImports(text, name).hasCri) continue;
-      throw new InstallError("ERR_INSTALL_CONTAINERD", `${path} imports ${name}, whose part for CRI counts instead of its own`, {
-        details: { file: path, imported: name },
-        hint: IMPORT_HINT,
-      });
-    }
+  for (const { path: name, text } of await importedTexts(files, path, imports)) {
+    if (!readImports(text, name).hasCri) continue;
+    throw new InstallError("ERR_INSTALL_CONTAINERD", `${path} imports ${name}, whose part for CRI counts instead of its own`, {
+      details: { file: path, imported: name },
+      hint: IMPORT_HINT,
+    });
   }
 }
 
+/** A configuration of containerd, or a file that one imports. */
+interface ContainerdText {
+  readonly path: string;
+  readonly text: string;
+}
+
+async function importedTexts(files: NodeFiles, path: string, imports: readonly string[]): Promise<readonly ContainerdText[]> {
+  const found: ContainerdText[] = [];
+  for (const pattern of imports) {
+    for (const name of await files.glob(pattern.startsWith("/") ? pattern : join(dirname(path), pattern))) {
+      const text = name === path ? undefined : await files.read(name, MAX_CONTAINERD_CONFIG);
+      if (text !== undefined) found.push({ path: name, text });
+    }
+  }
+  return found;
+}
+
+/** The files at these paths, and what they import. */
+async function containerdTexts(files: NodeFiles, paths: readonly string[]): Promise<readonly ContainerdText[]> {
+  const found: ContainerdText[] = [];
+  for (const path of new Set(paths)) {
+    const text = await files.read(path, MAX_CONTAINERD_CONFIG);
+    if (text !== undefined) found.push({ path, text }, ...(await importedTexts(files, path, readImports(text, path).imports)));
+  }
+  return found;
+}
+
+/** Refuses to remove what runtimes in containerd's configuration would still name: containerd would have runtimes whose pods cannot start. */
+function refuseLeft(left: readonly (FoundRuntime & ContainerdPath)[]): void {
+  const [first] = left;
+  if (first === undefined) return;
+  const tables = left.map(({ table, path }) => `${table} in ${path}`).join(", ");
+  throw new InstallError(
+    "ERR_INSTALL_CONTAINERD",
+    `containerd's configuration still has runtimes of sealpod, outside of the lines that sealpod wrote: ${tables}`,
+    {
+      details: { file: first.path, runtimes: left.map(({ name }) => name) },
+      hint: "Remove these tables, and those below them (.options), by hand, and start this again. Nothing was changed.",
+    },
+  );
+}
+
+interface ContainerdPath {
+  readonly path: string;
+}
+
+/** Where containerd keeps the bundles of what runs, unless its configuration has another `state`. */
+const CONTAINERD_STATE = "/run/containerd";
+
 /** Why an installation cannot be removed now, or undefined. */
-async function busyReason(files: NodeFiles, runDirectory: string): Promise<InstallError | undefined> {
-  const pods = await readdir(files.place(runDirectory)).catch(() => []);
-  if (pods.length > 0) {
-    return new InstallError("ERR_INSTALL_BUSY", `${pods.length} pods run: ${runDirectory} has ${pods[0] ?? ""}${pods.length > 1 ? " and others" : ""}`, {
-      hint: "Drain the node first (kubectl drain). What a pod left that is no more, containerd cleans up when it starts.",
+async function busyReason(files: NodeFiles, shims: readonly NamedConfig[], texts: readonly ContainerdText[]): Promise<InstallError | undefined> {
+  const hint = "Drain the node first (kubectl drain). What a pod left that is no more, containerd cleans up when it starts.";
+  for (const runDirectory of new Set(shims.map(({ config }) => config.runDirectory))) {
+    const [first, ...others] = await files.list(runDirectory);
+    if (first !== undefined) {
+      const place = `${runDirectory}/${first}`;
+      const id = readPodRecord(await files.place(place))?.id;
+      const message = `${others.length === 0 ? "a pod runs" : `${others.length + 1} pods run`}: ${id === undefined ? place : `${id} (${place})`}`;
+      return new InstallError("ERR_INSTALL_BUSY", message, { hint });
+    }
+  }
+  const pod = await runningPod(files, [CONTAINERD_STATE, ...texts.flatMap(({ path, text }) => readImports(text, path).state ?? [])]);
+  if (pod !== undefined) return new InstallError("ERR_INSTALL_BUSY", `a pod runs: process ${pod.pid} is its shim, and ${pod.bundle} its bundle`, { hint });
+  for (const socket of new Set([PROCESSOR_SOCKET, ...shims.map(({ config }) => config.processorSocket)])) {
+    if (!(await isServed(await files.place(socket)))) continue;
+    return new InstallError("ERR_INSTALL_BUSY", `the emulated security processor runs: somebody serves ${socket}`, {
+      hint: `systemctl disable --now ${PROCESSOR_UNIT}`,
     });
   }
-  if (await isServed(files.place(PROCESSOR_SOCKET))) {
-    return new InstallError("ERR_INSTALL_BUSY", "the emulated security processor runs", { hint: `systemctl disable --now ${PROCESSOR_UNIT}` });
+  return undefined;
+}
+
+/** A pod whose shim runs, whatever configuration it was started with: each has a record in its bundle. */
+async function runningPod(files: NodeFiles, states: readonly string[]): Promise<{ readonly pid: number; readonly bundle: string } | undefined> {
+  for (const state of new Set(states.filter((path) => path.startsWith("/")).map((path) => normalize(path)))) {
+    for (const bundle of await files.glob(`${state}/io.containerd.runtime.v2.task/*/*`)) {
+      const record = readPodRecord(await files.place(bundle));
+      if (record !== undefined && shimRuns(record)) return { pid: record.pid, bundle };
+    }
   }
   return undefined;
 }

@@ -1,13 +1,16 @@
 import { createHash, randomBytes } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { copyFile, lstat, mkdir, open, realpath, rename, rm, rmdir } from "node:fs/promises";
+import { constants } from "node:fs";
+import { copyFile, glob, lstat, mkdir, open, readdir, readlink, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { decodeUtf8, messageOf } from "@sealpod/core";
 import { InstallError } from "./errors.ts";
 
+/** Links that are followed on one way, as many as Linux follows. */
+const MAX_LINKS = 40;
+
 /**
- * The files of a node, below a directory that stands for its root. Paths are the node's own: absolute. What is written is there in full or not at all.
- * All methods throw {@link InstallError} ERR_INSTALL_IO.
+ * The files of a node, below a directory that stands for its root. Paths are the node's own: absolute. So are the links in them: none leads out of
+ * that directory. What is written is there in full or not at all. All methods throw {@link InstallError} ERR_INSTALL_IO.
  */
 export class NodeFiles {
   readonly #root: string;
@@ -16,15 +19,65 @@ export class NodeFiles {
     this.#root = root;
   }
 
-  /** Where a path of the node is for this process. */
-  place(path: string): string {
-    return join(this.#root, path);
+  /** Where a path of the node is for this process. Links are followed as the node would follow them. */
+  async place(path: string): Promise<string> {
+    return this.#resolve(path, true);
+  }
+
+  /** Where a name of the node is for this process, be it one of a link or not. */
+  async #name(path: string): Promise<string> {
+    return this.#resolve(path, false);
+  }
+
+  async #resolve(path: string, last: boolean): Promise<string> {
+    const todo = path.split("/").toReversed();
+    let at = "/";
+    for (let links = 0; ;) {
+      const part = todo.pop();
+      if (part === undefined) return join(this.#root, at);
+      if (part === "" || part === ".") continue;
+      if (part === "..") {
+        at = dirname(at);
+        continue;
+      }
+      const next = join(at, part);
+      const target = last || todo.some((item) => item !== "") ? await readlink(join(this.#root, next)).catch(() => undefined) : undefined;
+      if (target === undefined) {
+        at = next;
+        continue;
+      }
+      if (++links > MAX_LINKS) throw failure("find", path, new Error(`it has more than ${MAX_LINKS} links in it`));
+      if (target.startsWith("/")) at = "/";
+      todo.push(...target.split("/").toReversed());
+    }
+  }
+
+  /** Paths of the files that a pattern matches (`*`, `?`, `[…]`). */
+  async glob(pattern: string): Promise<readonly string[]> {
+    let found = ["/"];
+    for (const part of pattern.split("/").filter((item) => item !== "")) {
+      const next: string[] = [];
+      for (const directory of found) {
+        if (!/[*?[]/.test(part)) next.push(join(directory, part));
+        else for await (const name of glob(part, { cwd: await this.place(directory) })) next.push(join(directory, name));
+      }
+      found = next;
+    }
+    return found.toSorted();
+  }
+
+  /** Names in a directory; none if it is not there. */
+  async list(path: string): Promise<readonly string[]> {
+    return readdir(await this.place(path)).catch((cause: unknown) => {
+      if (isAbsent(cause)) return [];
+      throw failure("read", path, cause);
+    });
   }
 
   /** The text of a file; undefined if there is none. */
   async read(path: string, limit: number): Promise<string | undefined> {
     try {
-      await using file = await open(this.place(path));
+      await using file = await open(await this.place(path), READ);
       const status = await file.stat();
       if (!status.isFile() || status.size > limit) throw new Error(`it is not a file of at most ${limit} bytes`);
       return decodeUtf8(await file.readFile(), path);
@@ -37,7 +90,7 @@ export class NodeFiles {
   /** SHA-256 of a file in hex; undefined if there is none. */
   async hash(path: string): Promise<string | undefined> {
     try {
-      return await hashFile(this.place(path));
+      return await hashFile(await this.place(path));
     } catch (cause) {
       if (isAbsent(cause)) return undefined;
       throw failure("read", path, cause);
@@ -46,7 +99,7 @@ export class NodeFiles {
 
   /** True if something has that name. */
   async exists(path: string): Promise<boolean> {
-    return lstat(this.place(path)).then(
+    return lstat(await this.#name(path)).then(
       () => true,
       (cause: unknown) => {
         if (isAbsent(cause)) return false;
@@ -67,7 +120,7 @@ export class NodeFiles {
   }
 
   async makeDirectory(path: string): Promise<void> {
-    await mkdir(this.place(path), { recursive: true, mode: 0o755 }).catch((cause: unknown) => {
+    await mkdir(await this.place(path), { recursive: true, mode: 0o755 }).catch((cause: unknown) => {
       throw failure("make", path, cause);
     });
   }
@@ -79,7 +132,7 @@ export class NodeFiles {
 
   /** A file that is written beside its place, and gets there by `commit`. */
   async stage(path: string, mode: number, content: FileContent): Promise<StagedFile> {
-    const target = await realpath(this.place(path)).catch(() => this.place(path));
+    const target = await this.place(path);
     const beside = join(dirname(target), `.${basename(target)}.${randomBytes(8).toString("hex")}.tmp`);
     const abort = async (): Promise<void> => rm(beside, { force: true });
     try {
@@ -105,8 +158,7 @@ export class NodeFiles {
 
   /** Permission bits of a file; undefined if there is none. */
   async mode(path: string): Promise<number | undefined> {
-    const place = await realpath(this.place(path)).catch(() => this.place(path));
-    return lstat(place).then(
+    return lstat(await this.place(path)).then(
       (status) => status.mode & 0o7777,
       () => undefined,
     );
@@ -114,14 +166,14 @@ export class NodeFiles {
 
   /** Removes a file, or a directory with all that is in it. */
   async remove(path: string): Promise<void> {
-    await rm(this.place(path), { recursive: true, force: true }).catch((cause: unknown) => {
+    await rm(await this.#name(path), { recursive: true, force: true }).catch((cause: unknown) => {
       throw failure("remove", path, cause);
     });
   }
 
   /** Removes a directory if it is empty. */
   async removeIfEmpty(path: string): Promise<boolean> {
-    return rmdir(this.place(path)).then(
+    return rmdir(await this.#name(path)).then(
       () => true,
       (cause: unknown) => {
         if (isAbsent(cause) || ["ENOTEMPTY", "EEXIST", "EBUSY"].includes((cause as NodeJS.ErrnoException).code ?? "")) return false;
@@ -155,9 +207,14 @@ export async function hashContent(content: FileContent): Promise<string> {
   }
 }
 
+/** A pipe without a writer does not hold up whoever looks what it is. */
+const READ = constants.O_RDONLY | constants.O_NONBLOCK;
+
 async function hashFile(path: string): Promise<string> {
+  await using file = await open(path, READ);
+  if (!(await file.stat()).isFile()) throw new Error("it is not a file");
   const digest = createHash("sha256");
-  for await (const chunk of createReadStream(path)) digest.update(chunk as Uint8Array);
+  for await (const chunk of file.createReadStream({ autoClose: false })) digest.update(chunk as Uint8Array);
   return digest.digest("hex");
 }
 

@@ -1,7 +1,16 @@
 import { HANDLERS } from "./containerd-config.ts";
 
-/** Memory that the scheduler counts for a machine beside the limits of its containers, as AKS does (specs/runtime.md 6.4). */
-const OVERHEAD = "600Mi";
+/** MiB that the scheduler counts for a machine beside the limits of its containers, as AKS does (specs/runtime.md 6.4). */
+const OVERHEAD_MIB = 600;
+
+/** What a pod takes of its node, and what the scheduler knows of it. */
+export function memoryNote(sizing: { readonly defaultMemoryMiB: number; readonly staticSandbox: boolean; readonly defaultWorkloadMemoryMiB: number }): string {
+  const { defaultMemoryMiB: own, defaultWorkloadMemoryMiB: workload, staticSandbox } = sizing;
+  const machine = staticSandbox
+    ? `A pod's machine takes ${own} MiB of the node beside its memory limits, and ${own + workload} MiB if it has none.`
+    : `A pod's machine takes ${own} MiB of the node.`;
+  return `${machine} The scheduler counts ${OVERHEAD_MIB} MiB beside the requests (RuntimeClass): docs/host.md, "Memory"`;
+}
 
 /** Name of the unit of the emulated security processor. */
 export const PROCESSOR_UNIT = "sealpod-processor.service";
@@ -17,7 +26,7 @@ export function runtimeClassText(): string {
       `handler: ${name}`,
       "overhead:",
       "  podFixed:",
-      `    memory: ${OVERHEAD}`,
+      `    memory: ${OVERHEAD_MIB}Mi`,
       "# With nodes of several kinds: label those that have sealpod, and name the label here.",
       "# scheduling:",
       "#   nodeSelector:",

@@ -248,7 +248,54 @@ describe("starting a sandbox, specs/runtime.md 4.1", () => {
   });
 });
 
+describe("a guest that ends while the sandbox is made", () => {
+  const ending = (printed: string): ScriptedDriver => {
+    const driver: ScriptedDriver = new ScriptedDriver({
+      createSandbox: () => {
+        driver.configs[0]?.console?.(encodeUtf8(printed));
+        driver.die();
+        return {};
+      },
+    });
+    return driver;
+  };
+
+  it("is quoted with what its agent said last", async () => {
+    const driver = ending("boot\nsealpod-agent: one\r\nsealpod-agent: the \u001b[31minitdata are not HOST_DATA\r\nsealpod-init: agent ended with 1\r\n");
+    const seen: string[] = [];
+    const { machine, ...others } = options(driver);
+    const failed = createSandbox({ ...others, machine: { ...machine, console: (bytes) => seen.push(new TextDecoder().decode(bytes)) } });
+    await expect(failed).rejects.toMatchObject({
+      code: "ERR_SANDBOX_CLOSED",
+      message: expect.stringMatching(/; the guest's last words: the \?\[31minitdata are not HOST_DATA$/) as string,
+    });
+    expect([driver.stopped, seen.length]).toEqual([1, 1]);
+  });
+
+  it("that said nothing is not quoted", async () => {
+    await expect(createSandbox(options(ending("boot\n")))).rejects.toMatchObject({
+      code: "ERR_SANDBOX_CLOSED",
+      message: expect.not.stringContaining("last words") as string,
+    });
+  });
+});
+
 describe("making a container", () => {
+  it.each<[string, number, boolean]>([
+    ["failed", STATUS.internal, true],
+    ["was denied", STATUS.permissionDenied, false],
+    ["was there already", STATUS.alreadyExists, false],
+  ])("that %s tells the guest's policy of it only if the policy had allowed it", async (_what, status, isRemoved) => {
+    const driver = new ScriptedDriver({
+      createContainer: () => {
+        throw statusError(status, "no");
+      },
+    });
+    const sandbox = await boot(driver);
+    await expect(sandbox.createContainer(container())).rejects.toThrow("no");
+    expect(driver.names.filter((name) => name === "RemoveContainerRequest")).toHaveLength(isRemoved ? 1 : 0);
+  });
+
   it("attaches the layers, copies the files, then asks for the container", async () => {
     const driver = new ScriptedDriver();
     const sandbox = await boot(driver);
@@ -272,7 +319,14 @@ describe("making a container", () => {
     const hosts = `${root}/${CONTAINER}-${"01".repeat(8)}-hosts`;
     const tokens = `${root}/${CONTAINER}-${"02".repeat(8)}-tokens`;
     const [, , ...requests] = driver.requests;
-    expect(requests).toMatchObject([
+    const paths = requests.map((request) => ("path" in request ? String(request.path) : ""));
+    // Mounts are copied side by side; what is in a directory comes after it, and the container after all of them.
+    expect(paths.indexOf(tokens)).toBeLessThan(paths.indexOf(`${tokens}/token`));
+    const ordered = [
+      ...requests.slice(0, -1).toSorted((left, right) => (paths[requests.indexOf(left)] ?? "").localeCompare(paths[requests.indexOf(right)] ?? "")),
+      requests.at(-1),
+    ];
+    expect(ordered).toMatchObject([
       {
         $typeName: "grpc.CopyFileRequest",
         path: hosts,

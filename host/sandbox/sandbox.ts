@@ -1,6 +1,6 @@
 import { encodeUtf8, messageOf, sha256, silentLogger, toHex, type Logger, type Random } from "@sealpod/core";
 import { AgentService, Health, HealthCheckResponse_ServingStatus, type StatsContainerResponse } from "@sealpod/proto";
-import type { Machine, MachineConfig, MachineExit, VmmDriver } from "@sealpod/vmm";
+import { MachineConsole, type Machine, type MachineConfig, type MachineExit, type VmmDriver } from "@sealpod/vmm";
 import { AgentClient } from "./agent-client.ts";
 import { SandboxError } from "./errors.ts";
 import { GuestProcess, type ProcessOutput } from "./guest-process.ts";
@@ -9,7 +9,7 @@ import { type HostVolumes, LOCAL_VOLUMES, type MountPlan, planMounts } from "./m
 import { configureNetwork, driverNetwork, type GuestNetwork } from "./network.ts";
 import { type ConstrainedSpec, constrainSpec, execProcess, updatedResources } from "./spec.ts";
 import { rootStorages, shmStorage, type AttachedLayer, type ContainerLayer } from "./storages.ts";
-import { type CopiedVolume, copyVolume, type VolumeCopy, type VolumeWatch, watchVolume } from "./volume-watch.ts";
+import { copyVolume, type VolumeCopy, type VolumeWatch, watchVolume } from "./volume-watch.ts";
 
 /** Milliseconds for the first answer of an agent that listens already (specs/runtime.md 4.1). */
 const HEALTH_LIMIT = 30_000;
@@ -95,8 +95,14 @@ export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
   if (policy !== undefined && initdata !== undefined) {
     throw new SandboxError("ERR_SANDBOX_SPEC", "the sandbox has a policy and initdata: HOST_DATA can name one of them");
   }
+  const words = new MachineConsole();
+  const { console } = options.machine;
   const machine = await driver.start({
     ...options.machine,
+    console(bytes) {
+      words.push(bytes);
+      console?.(bytes);
+    },
     id,
     ...(initdata === undefined ? {} : { initdata: initdata.path }),
     hostData: initdata?.hostData ?? policyHostData(policy),
@@ -117,8 +123,16 @@ export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
     return new Sandbox(machine, client, options);
   } catch (error) {
     await machine.stop();
-    throw error;
+    throw withLastWords(error, words.tail);
   }
+}
+
+/** An agent that refuses to begin (its initdata are not those of the launch, for example) ends, and all that the host sees of it is its last line. */
+function withLastWords(error: unknown, printed: string): unknown {
+  if (!(error instanceof SandboxError) || error.code !== "ERR_SANDBOX_CLOSED") return error;
+  const last = [...printed.matchAll(/sealpod-agent: (.{1,1000})$/gm)].at(-1)?.[1];
+  if (last === undefined) return error;
+  return new SandboxError("ERR_SANDBOX_CLOSED", `${error.message}; the guest's last words: ${last}`, { cause: error, details: error.details });
 }
 
 async function setPolicy(client: AgentClient, policy: string): Promise<void> {
@@ -181,16 +195,16 @@ export class Sandbox {
     if (plan.dropped.length > 0) {
       this.#logger.log("warn", "mounts of sockets, pipes and devices do not reach the guest", { container: id, destinations: plan.dropped.join(" ") });
     }
-    // In the order of the storages, so that the slots ascend with them.
-    const layers: AttachedLayer[] = [];
-    for (const layer of options.layers.toReversed()) layers.unshift({ ...layer, ...(await this.#attach(layer.path)) });
     const copy: VolumeCopy = {
       send: async (request) => void (await this.#client.call(AgentService.method.copyFile, request)),
       ownerOf: (path) => volumes.owner(path),
       logger: this.#logger,
     };
-    const copied: { source: string; target: string; volume: CopiedVolume }[] = [];
-    for (const { source, target } of plan.copies) copied.push({ source, target, volume: await copyVolume(source, target, copy) });
+    // Disks appear in the guest and files are written there at the same time: neither needs the other.
+    const [layers, copied] = await Promise.all([
+      this.#attachLayers(options.layers),
+      Promise.all(plan.copies.map(async ({ source, target }) => ({ source, target, volume: await copyVolume(source, target, copy) }))),
+    ]);
     await this.#request(id, spec, { layers, rootPath, plan, sandboxPidns });
     const watches = copied.map(({ source, target, volume }) => watchVolume(source, target, copy, volume));
     for (const watch of watches) this.#watches.add(watch);
@@ -202,17 +216,24 @@ export class Sandbox {
     spec: ConstrainedSpec["spec"],
     { layers, rootPath, plan, sandboxPidns }: { layers: readonly AttachedLayer[]; rootPath: string; plan: MountPlan; sandboxPidns: boolean },
   ): Promise<void> {
-    await this.#client.call(
-      AgentService.method.createContainer,
-      {
-        containerId: id,
-        execId: id,
-        storages: [...rootStorages(layers, rootPath), ...plan.storages],
-        OCI: { ...spec, Mounts: plan.mounts.map((mount) => ({ ...mount, options: [...mount.options] })) },
-        sandboxPidns,
-      },
-      this.#options.createContainerLimitMs ?? CREATE_CONTAINER_LIMIT,
-    );
+    try {
+      await this.#client.call(
+        AgentService.method.createContainer,
+        {
+          containerId: id,
+          execId: id,
+          storages: [...rootStorages(layers, rootPath), ...plan.storages],
+          OCI: { ...spec, Mounts: plan.mounts.map((mount) => ({ ...mount, options: [...mount.options] })) },
+          sandboxPidns,
+        },
+        this.#options.createContainerLimitMs ?? CREATE_CONTAINER_LIMIT,
+      );
+    } catch (error) {
+      // The policy has allowed it, and takes the container for one that is there: the next try would be refused as a second one of its name.
+      if (error instanceof SandboxError && error.code === "ERR_SANDBOX_AGENT" && error.details["status"] !== "ALREADY_EXISTS")
+        await this.#client.call(AgentService.method.removeContainer, { containerId: id }).catch(() => undefined);
+      throw error;
+    }
   }
 
   /**
@@ -240,8 +261,14 @@ export class Sandbox {
     await Promise.all(watches.map((watch) => watch.close()));
   }
 
-  async #attach(path: string): Promise<{ readonly source: string }> {
-    return this.#attached(path, () => this.machine.attachDisk(path));
+  async #attachLayers(layers: readonly ContainerLayer[]): Promise<readonly AttachedLayer[]> {
+    const attached: AttachedLayer[] = [];
+    // In the order of the storages, so that the slots ascend with them.
+    for (const layer of layers.toReversed()) {
+      const { path } = layer;
+      attached.unshift({ ...layer, ...(await this.#attached(path, () => this.machine.attachDisk(path))) });
+    }
+    return attached;
   }
 
   async #attachScratch(emptyDir: string, makeDisk: (emptyDir: string) => Promise<string>): Promise<{ readonly source: string }> {

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Bundle, parseBundle, readBundle, readDns } from "./bundle.ts";
@@ -111,6 +111,16 @@ describe("a bundle is refused", () => {
     await expect(readBundle("c2", large)).rejects.toThrow("more than 16777216 bytes");
     await writeFile(join(large, "config.json"), Buffer.from([0x22, 0xff, 0x22]));
     await expect(readBundle("c2", large)).rejects.toThrow("UTF-8");
+  });
+
+  it("not for the size that its file says", async () => {
+    // Of 0 bytes, as the kernel says of it.
+    const mounts = [{ destination: "/etc/resolv.conf", source: "/proc/filesystems" }];
+    const text = await readFile("/proc/filesystems", "utf8");
+    expect(text.length).toBeGreaterThan(1);
+    expect(await readDns(parsed({ mounts }))).toEqual(text.trimEnd().split("\n"));
+    // Far larger than the room that there is at first.
+    await expect(readDns(parsed({ mounts: [{ destination: "/etc/resolv.conf", source: "/proc/kallsyms" }] }))).rejects.toThrow("more than 65536 bytes");
   });
 
   it("with a file of name servers that is none", async () => {

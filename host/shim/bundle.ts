@@ -128,19 +128,26 @@ function networkOf(where: string, namespaces: JsonValue | undefined): BundleNetw
   throw malformed(`${where}: the path of the network namespace is ${typeof path === "string" ? shown(path) : "no text"}, expected an absolute one`);
 }
 
+/** Bytes of room for a file of unknown size: what the kernel gives of /proc at once. */
+const LEAST_ROOM = 4096;
+
 /** A regular file, opened without waiting: a pipe in its place would hold up the pod for ever. */
 async function readText(path: string, limit: number): Promise<string> {
   try {
     await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const facts = await file.stat();
     if (!facts.isFile()) throw malformed(`${path} is no regular file`);
-    // One byte more than the limit, whatever the size says: files of /proc have none.
-    const bytes = new Uint8Array(Math.min(limit, Math.max(facts.size, 0)) + 1);
+    // One byte more than the size and than the limit shows the end. Files of /proc say that they have none, and a file may grow: then there is more room.
+    let bytes = new Uint8Array(Math.min(limit, Math.max(facts.size, LEAST_ROOM)) + 1);
     let length = 0;
     for (;;) {
       const { bytesRead } = await file.read(bytes, length, bytes.length - length, null);
       length += bytesRead;
-      if (bytesRead === 0 || length === bytes.length) break;
+      if (bytesRead === 0 || length > limit) break;
+      if (length < bytes.length) continue;
+      const larger = new Uint8Array(Math.min(limit, 2 * length) + 1);
+      larger.set(bytes);
+      bytes = larger;
     }
     if (length > limit) throw malformed(`${path} has more than ${limit} bytes`);
     return decodeUtf8(bytes.subarray(0, length), path);

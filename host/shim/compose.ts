@@ -4,14 +4,18 @@ import { ProcessorClient } from "@sealpod/processor";
 import { systemTimer } from "@sealpod/ttrpc";
 import type { LaunchPort } from "@sealpod/vmm";
 import type { ServeArguments } from "./arguments.ts";
+import type { Bundle } from "./bundle.ts";
 import { type ShimConfig, loadConfig } from "./config.ts";
 import type { DaemonContext, DaemonWork } from "./daemon.ts";
 import { ContainerdImages, type ImageWatch } from "./images.ts";
+import { sweepLeft } from "./delete.ts";
 import { leftovers } from "./leftovers.ts";
 import { chooseMachine } from "./machine.ts";
 import { openHostMetrics } from "./metrics.ts";
+import { joinPodCgroup, podCgroupOf } from "./pod-cgroup.ts";
+import { oomScoreOf, OomScore } from "./pod-cgroup-score.ts";
 import { openPodNetwork } from "./pod-network.ts";
-import { createPodOpener } from "./pod-opener.ts";
+import { createPodOpener, type PodAccount } from "./pod-opener.ts";
 import type { PodPlace } from "./pod-place.ts";
 import type { ContainerRequest, Pod, PodOpener } from "./pod.ts";
 import { connectUnix, noPublisher, TtrpcPublisher } from "./publisher.ts";
@@ -48,6 +52,7 @@ export async function composeShim(args: ServeArguments, { place, unused }: Daemo
     const opener = createPodOpener({
       config: async () => config,
       prepare: ({ runDirectory, namespace: netns }) => place.prepare(runDirectory, joins ? netns : undefined, leftovers),
+      account: (bundle) => openAccount(bundle, config, place, ports),
       images: () => layers.open(config),
       network: (of) => openPodNetwork({ ...of, logger }),
       machine: () => chooseMachine(config, { processor: (socket) => recordedProcessor(socket, place), node: ports.node, logger }),
@@ -62,6 +67,8 @@ export async function composeShim(args: ServeArguments, { place, unused }: Daemo
       try {
         const config = await loadConfig(configPath ?? args.config);
         if (!args.debug) logger.minimum = config.logLevel;
+        // What nobody else will clean up. Beside the pod: it only takes back what may hold memory.
+        void sweepLeft(config.runDirectory, leftovers, logger);
         return await openPod(request, config);
       } catch (error) {
         // containerd asks for the end now; but it may also be gone.
@@ -80,6 +87,16 @@ export async function composeShim(args: ServeArguments, { place, unused }: Daemo
     logger,
   });
   return { services: tasks.services, ended: tasks.ended, finish: () => layers.close() };
+}
+
+/** Gives the shim, and all that it starts for the pod, its place on the node. */
+async function openAccount(bundle: Bundle, config: ShimConfig, place: PodPlace, { pid, logger }: ShimPorts): Promise<PodAccount> {
+  const score = new OomScore(logger);
+  await score.begin(oomScoreOf(bundle.spec));
+  // A container of `ctr` has a cgroup that nobody has made, below one that is not its own.
+  const name = config.sandboxCgroupOnly && bundle.role.kind === "sandbox" ? podCgroupOf(bundle.spec) : undefined;
+  const joined = name === undefined ? undefined : await joinPodCgroup(name, { pid, logger, making: (path) => place.enters(path) });
+  return { addContainer: (of, machine) => score.add(of, machine), leave: async () => joined?.leave() };
 }
 
 /** The emulated security processor on a socket. It does not see the end of a shim that was ended by force: `delete` has to tell it. */

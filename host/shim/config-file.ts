@@ -1,4 +1,5 @@
 import { access, open } from "node:fs/promises";
+import { posix } from "node:path";
 import { decodeUtf8, fromBase64, isSealpodError, messageOf } from "@sealpod/core";
 import { AKS_SIZING } from "@sealpod/sandbox";
 import { DEFAULT_SNP_CPU, DEFAULT_SNP_POLICY } from "@sealpod/vmm";
@@ -16,10 +17,10 @@ export const DEFAULT_PREFIX = "/opt/sealpod";
 const MAX_CONFIG = 256 * 1024;
 
 /**
- * Longest `run_directory` in bytes. A machine's directory in it is `<64 hex digits>/vm`, and monitors take one of at most 90 bytes, because unix
+ * Longest `run_directory` in bytes. A machine's directory in it is `<32 hex digits>/vm`, and monitors take one of at most 90 bytes, because unix
  * sockets are in it (`validateMachineConfig` of @sealpod/vmm).
  */
-const MAX_RUN_DIRECTORY = 90 - "/vm".length - 64 - "/".length;
+const MAX_RUN_DIRECTORY = 90 - "/vm".length - 32 - "/".length;
 
 /** Longest path of a unix socket on Linux, without the zero byte. */
 const MAX_SOCKET = 107;
@@ -70,10 +71,15 @@ function number(
   };
 }
 
-/** Linux takes paths of 4096 bytes; a relative one would depend on who started the shim. */
+/**
+ * Linux takes paths of 4096 bytes; a relative one would depend on who started the shim. One with `..` or `//` in it is not what it looks like, and
+ * what is compared with it as a text is not found equal. A slash at the end is taken, and left out.
+ */
 function readPath(value: unknown, most = 4095): string | undefined {
-  const isPath = typeof value === "string" && value.startsWith("/") && Buffer.byteLength(value) <= most && !value.includes("\0");
-  return isPath ? value : undefined;
+  if (typeof value !== "string" || value.includes("\0")) return undefined;
+  const path = value.length > 1 && value.endsWith("/") ? value.slice(0, -1) : value;
+  const isPath = path.startsWith("/") && path !== "/" && Buffer.byteLength(path) <= most && posix.normalize(path) === path && !path.endsWith("/");
+  return isPath ? path : undefined;
 }
 
 function path(place: Place, initial: string, doc: readonly string[], most?: number): Setting<string> {
@@ -81,14 +87,18 @@ function path(place: Place, initial: string, doc: readonly string[], most?: numb
     ...place,
     doc,
     initial,
-    expected: `an absolute path${most === undefined ? "" : ` of at most ${most} bytes`}`,
+    expected: `an absolute path without "." and ".." and double slashes${most === undefined ? "" : `, of at most ${most} bytes`}`,
     read: (value) => readPath(value, most),
   };
 }
 
 /** A path that need not be there: the empty text stands for none, as in Kata's file. */
 function optionalPath(place: Place, initial: string, doc: readonly string[]): Setting<string> {
-  return { ...path(place, initial, doc), expected: 'an absolute path, or "" for none', read: (value) => (value === "" ? "" : readPath(value)) };
+  return {
+    ...path(place, initial, doc),
+    expected: 'an absolute path without "." and ".." and double slashes, or "" for none',
+    read: (value) => (value === "" ? "" : readPath(value)),
+  };
 }
 
 function base64(place: Place, length: number, doc: readonly string[]): Setting<string> {
@@ -180,6 +190,11 @@ const SETTINGS = {
   emptyDir: oneOf(runtime("emptydir_mode"), ["memory", "encrypted"], "memory", [
     'Where emptyDir volumes are: in the "memory" of the guest, or on a disk of the node, "encrypted" by the guest with a key that never leaves it.',
   ]),
+  sandboxCgroupOnly: flag(runtime("sandbox_cgroup_only"), false, [
+    "Whether the shim and the machine run in the cgroup that the kubelet made for the pod: its statistics show them, and its limits hold for them.",
+    "Set it to true only with a RuntimeClass whose overhead covers a machine's own memory (default_memory and about 200 MiB, not 600Mi): the kernel ends",
+    "the machine where its memory exceeds the pod's limit. Of a pod without limits nothing is ended.",
+  ]),
   createContainerTimeout: number(runtime("create_container_timeout"), { least: 1, most: 86_400, whole: true }, 300, [
     "Seconds for making one container in the guest.",
   ]),
@@ -215,8 +230,8 @@ export async function loadConfig(path: string = DEFAULT_CONFIG_PATH): Promise<Sh
   if (config.isolation === "process") {
     if (config.agent === undefined)
       throw new ShimError("ERR_SHIM_CONFIG", `${path}: hypervisor.agent is "", expected the agent's bundle for isolation "process"`);
-    await fail("hypervisor.agent", config.agent, "Name the agent's bundle, agent.mjs.");
-  } else await fail("hypervisor.uvm", `${config.uvm}/uvm.json`, "Make an image: sealpod uvm build --output DIR, and name DIR.");
+    await fail("hypervisor.agent", config.agent, "Install it (sealpod host install), or name the agent's bundle, agent.mjs.");
+  } else await fail("hypervisor.uvm", `${config.uvm}/uvm.json`, "Install one (sealpod host install), or name the directory that sealpod uvm build made.");
   if (config.firmware !== undefined) await fail("hypervisor.firmware", config.firmware, "Name an OVMF of the AmdSev kind.");
   return config;
 }
@@ -282,11 +297,12 @@ export function parseConfig(text: string, name: string): ShimConfig {
     enableAnnotations: take(SETTINGS.enableAnnotations),
     containerCpuLimits: take(SETTINGS.containerCpuLimits),
     processorSocket: take(SETTINGS.processorSocket),
-    runDirectory: take(SETTINGS.runDirectory).replace(/\/+$/, ""),
+    runDirectory: take(SETTINGS.runDirectory),
     layerDirectory: take(SETTINGS.layerDirectory),
     network: take(SETTINGS.network),
     portForward: take(SETTINGS.portForward),
     emptyDir: take(SETTINGS.emptyDir),
+    sandboxCgroupOnly: take(SETTINGS.sandboxCgroupOnly),
     createContainerTimeoutMs: take(SETTINGS.createContainerTimeout) * 1000,
     logLevel: take(SETTINGS.logLevel),
   };

@@ -2,9 +2,8 @@ import { mkdtemp, mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AKS_SIZING } from "@sealpod/sandbox";
-import { parse } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { defaultConfig, defaultConfigText, loadConfig, parseConfig, ShimError } from "./index.ts";
+import { defaultConfig, defaultConfigText, loadConfig, parseConfig, parseToml, ShimError } from "./index.ts";
 
 const problem = (text: string): ShimError => {
   try {
@@ -29,7 +28,7 @@ describe("the file that is written", () => {
       .map((line) => line.split(" = ")[0]);
     expect(new Set(keys).size).toBe(keys.length);
     expect(keys.length).toBeGreaterThan(20);
-    expect(Object.keys(parse(defaultConfigText()))).toEqual(["hypervisor", "runtime", "processor"]);
+    expect(Object.keys(parseToml(defaultConfigText(), "written"))).toEqual(["hypervisor", "runtime", "processor"]);
     expect(defaultConfigText()).toMatch(/NO HARDWARE PROTECTION/);
   });
 
@@ -65,8 +64,9 @@ describe("a configuration", () => {
          port_forward = false
          emptydir_mode = "encrypted"
          create_container_timeout = 7
+         sandbox_cgroup_only = true
          run_directory = "/run/p/"
-         layer_directory = "/l"
+         layer_directory = "/l/"
          log_level = "debug"
          [processor]
          socket = "/s"`,
@@ -87,6 +87,7 @@ describe("a configuration", () => {
       network: "none",
       portForward: false,
       emptyDir: "encrypted",
+      sandboxCgroupOnly: true,
       createContainerTimeoutMs: 7000,
       logLevel: "debug",
     });
@@ -110,7 +111,16 @@ describe("a configuration", () => {
     ["a relative path", "[hypervisor]\nuvm = 'uvm'", /uvm is "uvm", expected an absolute path/],
     ["no path where one is needed", "[hypervisor]\nuvm = ''", /uvm is ""/],
     ["a path with a NUL", '[hypervisor]\nuvm = "/a\\u0000"', /uvm is "\/a/],
-    ["a directory too long for sockets", `[runtime]\nrun_directory = "/${"r".repeat(22)}"`, /at most 22 bytes/],
+    ["a path that leads elsewhere", '[runtime]\nrun_directory = "/../etc"', /run_directory is "\/\.\.\/etc", expected an absolute path without/],
+    ["a layer directory that leads elsewhere", '[runtime]\nlayer_directory = "/var/lib/../../etc"', /layer_directory is/],
+    ["an image that is elsewhere", '[hypervisor]\nuvm = "/opt/.."', /uvm is/],
+    ["firmware that is elsewhere", '[hypervisor]\nfirmware = "/fw/./OVMF.fd"', /firmware is .*or "" for none/],
+    ["an agent that is elsewhere", '[hypervisor]\nagent = "/opt//agent.mjs"', /agent is/],
+    ["a socket that is elsewhere", '[processor]\nsocket = "/run/../psp.sock"', /socket is/],
+    ["the root", '[runtime]\nrun_directory = "/"', /run_directory is "\/"/],
+    ["slashes for the root", '[runtime]\nrun_directory = "//"', /run_directory is/],
+    ["two slashes at the end", '[runtime]\nrun_directory = "/run/p//"', /run_directory is/],
+    ["a directory too long for sockets", `[runtime]\nrun_directory = "/${"r".repeat(54)}"`, /at most 54 bytes/],
     ["a socket's path too long", `[processor]\nsocket = "/${"r".repeat(107)}"`, /at most 107 bytes/],
     ["memory below nothing", "[hypervisor]\ndefault_memory = -1", /default_memory is -1/],
     ["a part of a MiB", "[hypervisor]\ndefault_memory = 1.5", /default_memory is 1.5, expected an integer/],

@@ -2,6 +2,7 @@ import type { SizingConfig } from "@sealpod/sandbox";
 import type { SnpLaunch } from "@sealpod/vmm";
 
 export { LAUNCHER_NAME, type LauncherPlaces, launcherText } from "./launcher.ts";
+export { type PodRecord, readRecord, shimRuns, startTimeOf } from "./record.ts";
 export { type ConfigPlaces, DEFAULT_CONFIG_PATH, DEFAULT_PREFIX, defaultConfig, defaultConfigText, loadConfig, parseConfig, parseToml } from "./config-file.ts";
 
 /** The shim's configuration (`/etc/sealpod/shim.toml`); each key is documented with its default in the file that `sealpod host install` writes. */
@@ -33,6 +34,8 @@ export interface ShimConfig {
   readonly portForward: boolean;
   /** `memory`, or a disk of the host encrypted in the guest with a key that never leaves it. */
   readonly emptyDir: "memory" | "encrypted";
+  /** Whether the shim and its machine are in the pod's cgroup, whose limits then hold for the whole machine. */
+  readonly sandboxCgroupOnly: boolean;
   /** Milliseconds for CreateContainer in the guest. */
   readonly createContainerTimeoutMs: number;
   readonly logLevel: "debug" | "info" | "warn" | "error";

@@ -1,5 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { taskApi } from "@sealpod/proto";
+import type { TtrpcClient } from "@sealpod/ttrpc";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readRecord, startTimeOf } from "./record.ts";
 import { noContainerd, openPrivateWorld, PrivateContainerd, type PrivateWorld } from "./testdata/private-world.ts";
@@ -63,6 +65,23 @@ describe.skipIf(noContainerd !== undefined)(`a shim under containerd 1.6${noCont
     expect(nodeStarts()).toHaveLength(1);
     expect(world.sockets()).toEqual([]);
     expect(readdirSync(join(world.directory, "run"))).toEqual([]);
+  });
+
+  it("has room for a connection of each container of a large pod, and tells of those that it refuses", async () => {
+    await run("large");
+    const address = readFileSync(join(containerd.bundle("large"), "address"), "utf8");
+    const clients: TtrpcClient[] = [];
+    const ask = (client: TtrpcClient): Promise<unknown> => client.unary(taskApi.Task.method.connect, { id: "large" }, { timeoutMs: 60_000 });
+    try {
+      while (clients.length < 500) clients.push(await world.client(address));
+      await Promise.all(clients.map(ask));
+      while (clients.length < 1024) clients.push(await world.client(address));
+      expect((await Promise.allSettled(clients.map(ask))).filter(({ status }) => status === "rejected").length).toBeLessThan(10);
+      await expect.poll(() => containerd.log, { timeout: 20_000 }).toContain("a connection is refused: there are too many");
+    } finally {
+      for (const client of clients) client.close();
+    }
+    await stop("large");
   });
 
   it("outlives containerd, and is found again", async () => {

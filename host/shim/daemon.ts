@@ -4,13 +4,24 @@ import { connect, createServer, type Server } from "node:net";
 import { dirname } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type Logger, messageOf } from "@sealpod/core";
-import { byteStream, serveTtrpc, type TtrpcService } from "@sealpod/ttrpc";
+import { byteStream, STATUS, serveTtrpc, statusError, systemTimer, type TtrpcService } from "@sealpod/ttrpc";
 import { podKey, type ServeArguments, socketPath } from "./arguments.ts";
 import { ShimError } from "./errors.ts";
 import { PodPlace } from "./pod-place.ts";
+import { taskError } from "./status.ts";
+import { endsWithin } from "./time-limit.ts";
 
-/** Connections at once. containerd has one, and for a moment two when it is started again; the rest is room for looking at a running shim. */
-const MAX_CONNECTIONS = 16;
+/**
+ * Connections at once. containerd has one for each container of the pod, and while it is started again old ones may not be closed yet. Larger than any pod:
+ * what it bounds are descriptors and memory, and only root can connect.
+ */
+const MAX_CONNECTIONS = 1024;
+
+/** Names under which containerd asks for tasks. */
+const TASK_SERVICES = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+
+/** Milliseconds for containerd to hear why a shim that has an address already did not start; it asks for a task at once, and goes when it is refused. */
+const REFUSAL_LIMIT = 3000;
 
 /** What the process that stays is to do. */
 export interface DaemonWork {
@@ -47,7 +58,9 @@ export async function runDaemon(args: ServeArguments, { bundle, pid, logger, wor
   const socket = socketPath(podKey(args));
   const working = Promise.withResolvers<DaemonWork>();
   working.promise.catch(() => undefined);
+  const heard = Promise.withResolvers<void>();
   const server = createServer((connection) => {
+    connection.once("close", () => heard.resolve());
     const stream = byteStream(connection);
     working.promise.then(
       ({ services }) => serveTtrpc(stream, services, { logger }),
@@ -55,6 +68,7 @@ export async function runDaemon(args: ServeArguments, { bundle, pid, logger, wor
     );
   });
   server.maxConnections = MAX_CONNECTIONS;
+  server.on("drop", () => logger.log("warn", "a connection is refused: there are too many", { connections: MAX_CONNECTIONS }));
   let place: PodPlace | undefined;
   try {
     // First of all: if another shim has the socket, the rest is that one's, too.
@@ -80,7 +94,10 @@ export async function runDaemon(args: ServeArguments, { bundle, pid, logger, wor
     await place.remove().finally(removed.resolve);
     await begun.finish?.();
   } catch (error) {
-    working.reject(error);
+    // Without effect if it has begun its work.
+    working.resolve({ services: refusing(error), ended: heard.promise });
+    // Who has an address comes there for a task, and would only see the connection break.
+    if (args.listenFd !== undefined) await endsWithin(systemTimer, REFUSAL_LIMIT, heard.promise);
     await (place?.remove() ?? removeOwn(args, socket)).catch(() => undefined);
     tell(args.readyFd, messageOf(error));
     throw error;
@@ -102,8 +119,19 @@ function delayShutdown(service: TtrpcService, beforeAnswer: () => Promise<void>)
   };
 }
 
-/** A socket that was made for this process and nobody will listen at. */
-async function removeOwn(args: ServeArguments, socket: string): Promise<void> {
+/** What answers in the place of a shim that did not start: the reason to whoever wants a task of it, and what lets containerd be done with it. */
+function refusing(error: unknown): readonly TtrpcService[] {
+  const { code, message } = taskError(error).status;
+  const answer = async (method: string): Promise<Uint8Array> => {
+    if (method === "Shutdown") return new Uint8Array();
+    if (method === "Delete") throw statusError(STATUS.notFound, "there is no task");
+    throw statusError(code, `the shim did not start: ${message}`);
+  };
+  return TASK_SERVICES.map((name) => ({ name, invoke: answer }));
+}
+
+/** Removes a socket that was made for this process and nobody will listen at. */
+export async function removeOwn(args: ServeArguments, socket: string = socketPath(podKey(args))): Promise<void> {
   if (args.listenFd !== undefined) await rm(socket, { force: true });
 }
 

@@ -6,6 +6,8 @@ class Scene {
   readonly asked: number[] = [];
   readonly controller = new AbortController();
   looks = 0;
+  now = 0;
+  readonly since: number[] = [];
   /** What the next looks wait for. */
   hold: Promise<void> = Promise.resolve();
   readonly follower: Follower;
@@ -19,11 +21,12 @@ class Scene {
         if (signal?.aborted === true) reject(signal.reason as Error);
         signal?.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
       });
-    const look = async (): Promise<void> => {
+    const look = async (since: number): Promise<void> => {
+      this.since.push(since);
       this.looks++;
       await this.hold;
     };
-    this.follower = new Follower([1, 2, 3], delay, look, this.controller.signal);
+    this.follower = new Follower([1, 2, 3], delay, look, this.controller.signal, { now: () => this.now });
   }
 
   /** Ends all delays that are under way. */
@@ -45,11 +48,14 @@ describe("looks that follow", () => {
     scene.follower.trigger();
     expect(scene.looks).toBe(0);
     for (let look = 1; look <= 3; look++) {
+      scene.now += 10;
       await scene.pass();
       expect(scene.looks).toBe(look);
     }
     await scene.follower.ended;
     expect(scene.asked).toEqual([1, 2, 3]);
+    // Half of the pause before each.
+    expect(scene.since).toEqual([0.5, 11, 21.5]);
   });
 
   it("are the same for all that happens before the first: it is not put off", async () => {

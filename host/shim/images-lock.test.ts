@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { withLock } from "./images-lock.ts";
+import { lockNameOf, withLock } from "./images-lock.ts";
 
 /** Milliseconds that no test takes. */
 const LONG = 60_000;
@@ -92,6 +92,37 @@ describe("the lock of a path", () => {
     expect(await readdir(directory)).toEqual([".lock-x"]);
     expect(await withLock(path, patience, (isHeld) => Promise.resolve(isHeld))).toBe(true);
     expect(await readdir(directory)).toEqual([]);
+  });
+
+  it("is taken by one of many that find a killed owner's at once", async () => {
+    for (let round = 0; round < 40; round++) {
+      await leaveDeadSocket();
+      let inside = 0;
+      let most = 0;
+      const results = await Promise.all(
+        Array.from({ length: 6 }, () =>
+          withLock(path, LONG, async (isHeld) => {
+            most = Math.max(most, ++inside);
+            for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+            inside--;
+            return isHeld;
+          }),
+        ),
+      );
+      expect([round, most, results.every(Boolean), await readdir(directory)]).toEqual([round, 1, true, []]);
+    }
+  });
+
+  it("is taken from an owner that was killed, also if whoever began to remove it was killed, too", async () => {
+    await leaveDeadSocket();
+    await writeFile(`${path}~`, "");
+    expect(await withLock(path, LONG, (isHeld) => Promise.resolve(isHeld))).toBe(true);
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it("has names that a look at the directory knows", () => {
+    for (const name of [".lock-0a", ".lock-0a~", ".lock-0a+01234f", ".lock-0a~+01234f"]) expect(lockNameOf(name)).toBe(".lock-0a");
+    for (const name of [".lock-", ".lock-0a+", ".lock-0a~~", "x.lock-0a", ".lock-0a.erofs"]) expect(lockNameOf(name)).toBeUndefined();
   });
 
   it("is done without where there can be none", async () => {

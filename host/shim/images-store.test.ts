@@ -45,7 +45,7 @@ let root = "";
 let directory = "";
 let now = 0;
 const open = (address = "/run/one.sock"): LayerStore => new LayerStore(directory, address, { now: () => now });
-const layerFiles = async (): Promise<readonly string[]> => (await readdir(directory)).filter((name) => !name.includes(".from-")).toSorted();
+const layerFiles = async (): Promise<readonly string[]> => (await readdir(directory)).filter((name) => !/\.from-|^\.swept-/.test(name)).toSorted();
 const marks = async (): Promise<number> => (await readdir(directory)).filter((name) => name.includes(".from-")).length;
 
 beforeEach(async () => {
@@ -142,6 +142,32 @@ describe("a sweep", () => {
     expect(await layerFiles()).not.toEqual([]);
     expect((await making).path).toBe(join(directory, `${HEX}.erofs`));
     expect(await layerFiles()).toHaveLength(2);
+  });
+
+  it("is one for all that were told of the same removal", async () => {
+    await open().prepare(new Source(), layerFrom("a"), "erofs");
+    const asked: number[] = [];
+    const told = now;
+    now += 1000;
+    const slow: PresentBlobs = async (digests) => {
+      await new Promise((resolve) => setImmediate(resolve));
+      return having(["a"], asked)(digests);
+    };
+    await Promise.all(Array.from({ length: 10 }, () => open().sweep(slow, told)));
+    expect(asked).toEqual([1]);
+    // What is told after it began is another's to look for, and what another containerd has is, too.
+    await open().sweep(slow, now);
+    await open("/run/two.sock").sweep(slow, told);
+    expect(asked).toEqual([1, 1]);
+    expect(await open("/run/two.sock").sweep(slow, told)).toEqual([]);
+    // A clock that went back, and one that failed.
+    now -= 500;
+    await open().sweep(slow, told);
+    expect(asked).toEqual([1, 1, 1]);
+    now += 1000;
+    await expect(open().sweep(() => Promise.reject(new Error("no containerd")), now - 500)).rejects.toThrow("no containerd");
+    await open().sweep(slow, told);
+    expect(asked).toEqual([1, 1, 1, 1]);
   });
 
   it("removes nothing if containerd cannot be asked", async () => {

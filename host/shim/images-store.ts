@@ -1,9 +1,9 @@
-import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { encodeUtf8, sha256, toHex, type Clock } from "@sealpod/core";
 import { parseDigest, type ImageSource, type Layer } from "@sealpod/oci";
 import { prepareLayer, type LayerFormat, type PreparedLayer } from "@sealpod/sandbox";
-import { withLock } from "./images-lock.ts";
+import { lockNameOf, withLock } from "./images-lock.ts";
 
 /**
  * Milliseconds that a shim waits for another to make the layer that it needs too. The largest images take minutes; after that something else is wrong,
@@ -19,6 +19,9 @@ const ABANDONED = 60 * 60_000;
 
 /** Hexadecimal digits of the name of containerd's socket in marks, and of a diff id in the name of its lock, whose path has to fit a socket's address. */
 const SHORT = 16;
+
+/** Begin of the names of files that say when the last sweep for a containerd began. */
+const SWEPT = ".swept-";
 
 /** Tells which of some blobs containerd still has. */
 export type PresentBlobs = (digests: ReadonlySet<string>) => Promise<ReadonlySet<string>>;
@@ -58,23 +61,48 @@ export class LayerStore {
   }
 
   /**
-   * Removes the layers of which containerd has no blob any more. Machines that have one open keep it until they end.
+   * Removes the layers of which containerd has no blob any more. Machines that have one open keep it until they end. All shims of a node are told of
+   * the same removal at the same time, and each look takes containerd a list of all its blobs: what another's look has seen is not looked for again.
+   * @param since milliseconds since 1970; a sweep that began after it is as good as this one. Default: now, so that of those that wait one is enough
    * @returns the diff ids of what was removed
    */
-  async sweep(present: PresentBlobs): Promise<readonly string[]> {
-    if ((await this.#names()).length === 0) return [];
+  async sweep(present: PresentBlobs, since: number = this.#clock.now()): Promise<readonly string[]> {
+    if (await this.#isEmpty()) return [];
     return withLock(this.#lock("sweep"), SWEEP_PATIENCE, async (held) => {
-      if (!held) return [];
-      const names = await this.#names();
-      await this.#removeAbandoned(names);
-      const marks = names.flatMap((name) => this.#parseMark(name) ?? []);
-      const there = marks.length === 0 ? new Set<string>() : await present(new Set(marks.map(({ blob }) => blob)));
-      const removed: string[] = [];
-      for (const diffId of new Set(marks.filter(({ blob }) => !there.has(blob)).map((mark) => mark.diffId))) {
-        if (await this.#sweepLayer(diffId, present)) removed.push(`sha256:${diffId}`);
+      if (!held || (await this.#hasSwept(since))) return [];
+      await writeFile(this.#swept, String(this.#clock.now()), { mode: 0o600 }).catch(() => undefined);
+      try {
+        const removed = await this.#sweepAll(present);
+        if (await this.#isEmpty()) await rm(this.#swept, { force: true });
+        return removed;
+      } catch (error) {
+        await rm(this.#swept, { force: true });
+        throw error;
       }
-      return removed;
     });
+  }
+
+  async #sweepAll(present: PresentBlobs): Promise<readonly string[]> {
+    const names = await this.#names();
+    await this.#removeAbandoned(names);
+    const marks = names.flatMap((name) => this.#parseMark(name) ?? []);
+    const there = marks.length === 0 ? new Set<string>() : await present(new Set(marks.map(({ blob }) => blob)));
+    const removed: string[] = [];
+    for (const diffId of new Set(marks.filter(({ blob }) => !there.has(blob)).map((mark) => mark.diffId))) {
+      if (await this.#sweepLayer(diffId, present)) removed.push(`sha256:${diffId}`);
+    }
+    return removed;
+  }
+
+  /** Whether a sweep for this containerd has begun after a time. One in the future is of a clock that was wrong. */
+  async #hasSwept(since: number): Promise<boolean> {
+    const began = Number(await readFile(this.#swept, "latin1").catch(() => "0"));
+    return began > since && began <= this.#clock.now();
+  }
+
+  /** Whether there is nothing but what sweeps themselves write. */
+  async #isEmpty(): Promise<boolean> {
+    return (await this.#names()).every((name) => name.startsWith(SWEPT) || lockNameOf(name) === ".lock-sweep");
   }
 
   /** True if the layer was removed. Whoever makes or has just found the layer has the lock, and has its blob: it is not removed under their hands. */
@@ -100,9 +128,17 @@ export class LayerStore {
   async #removeAbandoned(names: readonly string[]): Promise<void> {
     for (const name of names) {
       if (name.startsWith(".making-") && (await this.#isAbandoned(name))) await this.#remove(name);
-      // To have a dead owner's lock and to let go of it removes it.
-      if (/^\.lock-[0-9a-f]+$/.test(name)) await withLock(join(this.#directory, name), 0, () => Promise.resolve());
+      // To have a dead owner's lock and to let go of it removes it, and its like beside it.
+      const lock = lockNameOf(name);
+      if (lock === undefined) continue;
+      if (name !== lock) await this.#removeOld(name);
+      else if (name !== ".lock-sweep") await withLock(join(this.#directory, name), 0, () => Promise.resolve());
     }
+  }
+
+  async #removeOld(name: string): Promise<void> {
+    const facts = await stat(join(this.#directory, name)).catch(() => undefined);
+    if (facts !== undefined && this.#clock.now() - facts.mtimeMs > ABANDONED) await this.#remove(name);
   }
 
   async #isAbandoned(name: string): Promise<boolean> {
@@ -133,6 +169,11 @@ export class LayerStore {
   /** Images are not everybody's to read: containerd keeps them from other users too. What is wrong with the directory, `prepareLayer` says. */
   async #makeDirectory(): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 }).catch(() => undefined);
+  }
+
+  /** Path of the time at which the last sweep began. */
+  get #swept(): string {
+    return join(this.#directory, `${SWEPT}${this.#owner}`);
   }
 
   #lock(name: string): string {

@@ -274,6 +274,7 @@ describe("a sweep", () => {
 
 /** A delay that tests let pass. */
 class Delays {
+  readonly jitter = (): number => 0;
   readonly asked: number[] = [];
   #waiting: { readonly milliseconds: number; readonly resolve: () => void }[] = [];
   readonly #news: (() => void)[] = [];
@@ -322,6 +323,15 @@ describe("a watch", () => {
     expect(lines).toEqual(Array(2).fill("info: removed layers of images that containerd removed"));
     // The server sees it go, or this waits for ever.
     while (state.subscribers.size > 0) await new Promise((resolve) => setImmediate(resolve));
+  });
+
+  it("does not look at the same time as others", async () => {
+    const delays = new Delays();
+    const watch = open({ delay: delays.delay, jitter: () => 1 }).watch();
+    await subscribed();
+    announce(state, "k8s.io", "/images/delete");
+    for (const pause of [1500, 13_500, 75_000]) await delays.pass(pause);
+    await watch.close();
   });
 
   it("comes back after containerd was away, and looks for what it missed", async () => {

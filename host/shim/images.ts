@@ -59,6 +59,8 @@ export interface ContainerdImagesOptions {
 export interface ContainerdImagesPorts {
   /** Waits; rejects when the signal says so. Default: the platform's timer, which does not keep the process. */
   readonly delay?: Delay;
+  /** Numbers from 0 to 1 by which looks of several shims are spread. Default: random ones. */
+  readonly jitter?: () => number;
 }
 
 /** A watch over containerd's images, until it is closed. */
@@ -76,9 +78,11 @@ export class ContainerdImages {
   readonly #store: LayerStore;
   readonly #options: ContainerdImagesOptions;
   readonly #delay: Delay;
+  readonly #jitter: () => number;
 
   constructor(options: ContainerdImagesOptions, ports: ContainerdImagesPorts = {}) {
     this.#delay = ports.delay ?? (async (milliseconds, signal) => sleep(milliseconds, undefined, { ref: false, ...(signal === undefined ? {} : { signal }) }));
+    this.#jitter = ports.jitter ?? Math.random;
     const { address: socketPath, timeouts } = options;
     this.#containerd = connectContainerd({ socketPath, ...(timeouts === undefined ? {} : { timeouts }) }, { delay: this.#delay });
     this.#namespace = this.#containerd.namespace(options.namespace);
@@ -116,11 +120,12 @@ export class ContainerdImages {
   /**
    * Removes layer files whose blobs containerd has in no namespace any more. To be called when a pod starts and when it ends; running machines keep what they
    * have open.
+   * @param since as for {@link LayerStore.sweep}
    * @returns the diff ids of what was removed
    * @throws {ContainerdError} and errors of the file system; nothing is removed that containerd was not asked about
    */
-  sweep(): Promise<readonly string[]> {
-    return this.#store.sweep((digests) => this.#present(digests));
+  sweep(since?: number): Promise<readonly string[]> {
+    return this.#store.sweep((digests) => this.#present(digests), since);
   }
 
   /** Sweeps whenever containerd has removed an image, until it is closed. Troubles are logged; a connection that is lost is made again. */
@@ -218,7 +223,9 @@ export class ContainerdImages {
   }
 
   async #watch(signal: AbortSignal): Promise<void> {
-    const follower = new Follower(LOOKS, this.#delay, () => this.#sweepLogged(), signal);
+    // All shims hear of a removal at once: who looks first looks for all.
+    const spread: Delay = (milliseconds, until) => this.#delay(milliseconds * (1 + this.#jitter() / 2), until);
+    const follower = new Follower(LOOKS, spread, (since) => this.#sweepLogged(since), signal, this.#options.clock);
     for (let pause: number = RECONNECT.first; !signal.aborted; pause = Math.min(pause * 2, RECONNECT.most)) {
       try {
         for await (const _ of this.#containerd.events(["/images/delete"], signal)) {
@@ -237,9 +244,9 @@ export class ContainerdImages {
     await follower.ended;
   }
 
-  async #sweepLogged(): Promise<void> {
+  async #sweepLogged(since: number): Promise<void> {
     try {
-      const removed = await this.sweep();
+      const removed = await this.sweep(since);
       if (removed.length > 0) this.#options.logger.log("info", "removed layers of images that containerd removed", { layers: removed.join(" ") });
     } catch (error) {
       this.#options.logger.log("debug", "cannot look for layers to remove", { reason: messageOf(error) });

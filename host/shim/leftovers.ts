@@ -1,10 +1,8 @@
 import { LAUNCH_ID, ProcessorClient } from "@sealpod/processor";
 import { cleanUpMachine } from "@sealpod/vmm";
 import type { Leftovers } from "./delete.ts";
+import { removeCgroup } from "./pod-cgroup.ts";
 import { removePodNetwork } from "./pod-network.ts";
-
-/** Milliseconds for the machine: containerd gives `delete` five seconds, with Node's start and the shim's own end in them. */
-const MACHINE_LIMIT = 3000;
 
 /** Ends launches of others. */
 class LeftLaunch extends ProcessorClient {
@@ -15,12 +13,12 @@ class LeftLaunch extends ProcessorClient {
 
 /** What cleans up after machines on this host. */
 export const leftovers: Leftovers = {
-  machine: (runDirectory) => cleanUpMachine(runDirectory, { limitMs: MACHINE_LIMIT }),
-  // It begins when the machine has ended, and most of the time was for that.
-  network: (namespace) => removePodNetwork({ namespace }),
+  machine: (runDirectory, limitMs) => cleanUpMachine(runDirectory, { limitMs }),
+  network: (namespace, limitMs) => removePodNetwork({ namespace, limitMs }),
   async launch(processor, launch) {
     if (!LAUNCH_ID.test(launch)) return;
     // One that was restarted, or is no more, has no launches of before.
     await new LeftLaunch(processor).end(launch).catch(() => undefined);
   },
+  cgroup: (path, limitMs) => removeCgroup(path, AbortSignal.timeout(limitMs)),
 };

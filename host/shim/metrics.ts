@@ -35,7 +35,8 @@ export type StatsAny = MessageInitShape<typeof AnySchema>;
 /** Clock ticks of /proc/PID/stat, USER_HZ: 100 a second on every architecture that virtual machines run on. */
 const TICK_NANOSECONDS = 10_000_000n;
 
-const NO_USAGE: HostUsage = { userTime: 0n, systemTime: 0n, memory: 0n, threads: 0n };
+/** Of a process that is gone, or a container that nobody may look into. */
+export const NO_USAGE: HostUsage = { userTime: 0n, systemTime: 0n, memory: 0n, threads: 0n };
 
 /** The numbers of a container in the guest, or undefined if the guest gave none. */
 export function guestMetrics(response: StatsContainerResponse, version: 1 | 2): StatsAny | undefined {

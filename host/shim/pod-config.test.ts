@@ -100,6 +100,15 @@ describe("the machine of a pod", () => {
     expect(lines).toEqual(["an annotation for another shim has no effect"]);
   });
 
+  it("takes initdata only where the node allows it, as it does by itself", () => {
+    const bundle = sandbox({ [INITDATA]: initdata("package x") });
+    expect(() => configOf(bundle)).not.toThrow();
+    expect(() => configOf(bundle, { enableAnnotations: ["default_memory"] })).toThrow(/cc_init_data, and this node does not take it/);
+    expect(() => configOf(bundle, { enableAnnotations: [] })).toThrow(
+      expect.objectContaining({ code: "ERR_SHIM_POD", hint: expect.stringContaining('Add "cc_init_data"') as string }) as Error,
+    );
+  });
+
   it("is never in the node's network, nor made for a container of another pod", () => {
     expect(() => configOf(sandbox({}, []))).toThrow(/the node's network/);
     expect(() => configOf(sandbox({}, [{ type: "network", path: "/proc/1/ns/net" }]))).not.toThrow();

@@ -66,7 +66,7 @@ export function podConfig(bundle: Bundle, config: ShimConfig, capacity: HostCapa
       hint: "Remove hostNetwork: true, or run the pod with another runtime class.",
     });
   }
-  checkAnnotations(annotations, logger);
+  checkAnnotations(annotations, config.enableAnnotations, logger);
   const policy = podPolicy(annotations);
   const text = policy.kind === "policy" ? policy.text : policy.kind === "initdata" ? policy.initdata.policy : undefined;
   const hints = text === undefined ? NO_HINTS : policyHints(text);
@@ -114,8 +114,13 @@ function decodePolicy(annotation: string): string {
 }
 
 /** A pod's author who asks for another machine must not believe to have got it. */
-function checkAnnotations(annotations: ReadonlyMap<string, string>, logger: Logger): void {
+function checkAnnotations(annotations: ReadonlyMap<string, string>, enabled: readonly string[], logger: Logger): void {
   for (const name of annotations.keys()) {
+    if (name === INITDATA_ANNOTATION && !enabled.includes(INITDATA_ANNOTATION.slice(MACHINE_PREFIX.length))) {
+      throw new ShimError("ERR_SHIM_POD", `the pod has annotation ${name}, and this node does not take it`, {
+        hint: 'Add "cc_init_data" to enable_annotations in shim.toml, or generate the policy for the other generation (sealpod genpolicy --profile aks).',
+      });
+    }
     if (name.startsWith(MACHINE_PREFIX) && name !== INITDATA_ANNOTATION && !MACHINE_ANNOTATIONS.has(name)) {
       throw new ShimError("ERR_SHIM_POD", `annotation ${JSON.stringify(name.slice(0, 200))} asks for what this shim does not do`, {
         hint: `Remove it. Of ${MACHINE_PREFIX}* there are default_memory, default_vcpus and cc_init_data.`,

@@ -85,8 +85,8 @@ export class PodKeeper {
       const { kind, exitCode, signal } = await pod.exited;
       const how = signal === null ? (exitCode === null ? "" : ` with exit code ${exitCode}`) : ` by ${signal}`;
       const reason = `the pod's machine has ended (${kind}${how})`;
-      // Its end may show first in what it no longer answers, whereupon it is ended from here, too.
-      const expected = this.#stopping !== undefined && kind !== "killed";
+      // Its end may show first in what it no longer answers, whereupon it is ended from here, too: what was killed has not done as it was asked.
+      const expected = this.#stopping !== undefined && kind !== "killed" && signal === null && exitCode === 0;
       this.#options.logger.log(expected ? "info" : "error", reason, { pid: pod.pid });
       this.#finish(reason);
       // It may have left something on the host.

@@ -31,6 +31,8 @@ interface Opened {
   readonly images: (readonly [id: string, format: string])[];
   /** What was undone, in order. */
   readonly undone: string[];
+  /** What the node was told of the pod's place on it. */
+  readonly accounted: string[];
 }
 
 let node: CapturedNode;
@@ -59,6 +61,7 @@ function world(options: World = {}): Opened {
   const networks: PodNetworkRequest[] = [];
   const images: (readonly [string, string])[] = [];
   const undone: string[] = [];
+  const accounted: string[] = [];
   let count = 0;
   const opener = createPodOpener({
     config: async (path) => ({ ...defaultConfig(), runDirectory: node.path(path ?? "run"), createContainerTimeoutMs: 60_000, ...options.config }),
@@ -88,12 +91,19 @@ function world(options: World = {}): Opened {
       await mkdir(runDirectory, { recursive: true });
       return runDirectory;
     },
+    account: async ({ id }, { sandboxCgroupOnly }) => {
+      accounted.push(`${id.slice(0, 2)} ${sandboxCgroupOnly ? "joins" : "stays"} after ${driver.configs.length} machines`);
+      return {
+        addContainer: async (score, machine) => void accounted.push(`${score ?? "none"} for ${machine}`),
+        leave: async () => void undone.push("account"),
+      };
+    },
     capacity: async () => ({ memoryMiB: 8192, vcpus: 4 }),
     volumes: node.volumes,
     random: { bytes: (length) => new Uint8Array(length).fill(++count) },
     logger: { log: () => undefined },
   });
-  return { opener, driver, networks, images, undone };
+  return { opener, driver, networks, images, undone, accounted };
 }
 
 const withPolicy = (text: string) => (bundle: string) => bundle.replace("@POLICY@", toBase64(encodeUtf8(text)));
@@ -132,6 +142,18 @@ describe("opening a pod", () => {
       hostname: "web",
       dns: ["search default.svc.cluster.local", "nameserver 10.96.0.10", "options ndots:5"],
     });
+  });
+
+  it("takes its place on the node before the machine, knows its containers' there, and leaves it last", async () => {
+    const opened = world({ config: { sandboxCgroupOnly: true } });
+    const request = await sandboxBundle();
+    const pod = await openPod(opened, request);
+    await pod.createContainer(request);
+    expect(opened.accounted).toEqual(["5a joins after 0 machines"]);
+    await pod.createContainer(await containerBundle());
+    expect(opened.accounted.slice(1)).toEqual(["1000 for 4711"]);
+    await pod.stop();
+    expect(opened.undone).toEqual(["network", "account"]);
   });
 
   it("reads the configuration that containerd's runtime options name", async () => {
@@ -202,7 +224,7 @@ describe("opening a pod", () => {
       message: expect.stringContaining("has no policy") as string,
       hint: expect.stringContaining("pod_annotations") as string,
     });
-    expect([opened.driver.stopped, opened.undone]).toEqual([1, ["network"]]);
+    expect([opened.driver.stopped, opened.undone]).toEqual([1, ["network", "account"]]);
   });
 
   it("leaves nothing behind if the guest refuses", async () => {
@@ -210,7 +232,7 @@ describe("opening a pod", () => {
     await expect(opened.opener.open(await sandboxBundle("package agent_policy\ndefault CreateSandboxRequest := false\n"), undefined)).rejects.toMatchObject({
       code: "ERR_SANDBOX_DENIED",
     });
-    expect([opened.driver.stopped, opened.undone]).toEqual([1, ["network"]]);
+    expect([opened.driver.stopped, opened.undone]).toEqual([1, ["network", "account"]]);
   });
 
   it("is refused before a machine is made if it does not fit, or its bundle is malformed", async () => {
@@ -315,7 +337,7 @@ describe("the end of a pod", () => {
     await Promise.all([pod.stop(), pod.stop()]);
     await pod.stop();
     expect(await pod.exited).toMatchObject({ kind: "stopped" });
-    expect([opened.driver.names.filter((name) => name === "DestroySandbox").length, opened.undone]).toEqual([1, ["network"]]);
+    expect([opened.driver.names.filter((name) => name === "DestroySandbox").length, opened.undone]).toEqual([1, ["network", "account"]]);
   });
 
   it("comes by itself when the machine ends", async () => {
@@ -323,8 +345,8 @@ describe("the end of a pod", () => {
     const pod = await openPod(opened, await sandboxBundle());
     opened.driver.die();
     await pod.exited;
-    expect(opened.undone).toEqual(["network"]);
+    expect(opened.undone).toEqual(["network", "account"]);
     await pod.stop();
-    expect(opened.undone).toEqual(["network"]);
+    expect(opened.undone).toEqual(["network", "account"]);
   });
 });

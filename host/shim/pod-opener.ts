@@ -25,6 +25,7 @@ import { guestSpec, policyBundle } from "./guest-spec.ts";
 import { writeInitdataImage } from "./initdata.ts";
 import { hostCapacity, type PodMachine } from "./machine.ts";
 import type { ContainerRequest, Pod, PodContainer, PodOpener } from "./pod.ts";
+import { oomScoreOf } from "./pod-cgroup-score.ts";
 import { podConfig, type PodConfig } from "./pod-config.ts";
 
 /** Where the layers of containers come from. */
@@ -50,6 +51,14 @@ export interface PodNetworkRequest {
   readonly portForward: boolean;
 }
 
+/** What a pod's processes count as on its node. */
+export interface PodAccount {
+  /** A container is about to be made: how readily the kernel is to end it when memory is short, if its specification says. */
+  addContainer(score: number | undefined, machine: number): Promise<void>;
+  /** The shim counts as itself again; when the machine has ended. */
+  leave(): Promise<void>;
+}
+
 /** What pods are made with. */
 export interface PodOpenerOptions {
   /** The node's configuration; `path` is that of containerd's runtime options. */
@@ -59,6 +68,8 @@ export interface PodOpenerOptions {
   readonly machine: (config: ShimConfig) => Promise<PodMachine>;
   /** Makes the pod's directory, empty, after writing down what may come into being: the machine's directory in it, and devices in the network namespace. */
   readonly prepare: (request: { readonly runDirectory: string; readonly namespace: string | undefined }) => Promise<string>;
+  /** Called before the machine starts, after {@link prepare}. Default: nothing is done. */
+  readonly account?: (bundle: Bundle, config: ShimConfig) => Promise<PodAccount>;
   /** Default: what /proc says. */
   readonly capacity?: () => Promise<HostCapacity>;
   /** What the files of volumes do not show; default: nothing. */
@@ -103,6 +114,8 @@ async function openPod(options: PodOpenerOptions, request: ContainerRequest, con
   await using stack = new AsyncDisposableStack();
   const namespace = bundle.network.kind === "path" ? bundle.network.path : undefined;
   const directory = await options.prepare({ runDirectory: config.runDirectory, namespace });
+  const account = await options.account?.(bundle, config);
+  stack.defer(async () => account?.leave());
   const network = await joinNetwork(bundle, config, machine, options);
   stack.defer(() => network.remove());
   const disks = new Set<string>();
@@ -145,7 +158,7 @@ async function openPod(options: PodOpenerOptions, request: ContainerRequest, con
   );
   const withoutCpuLimit = config.containerCpuLimits === "never" || (config.containerCpuLimits === "auto" && machine.emulated);
   const first = { request, bundle, layers: firstLayers };
-  return new MachinePod({ sandbox, pod, first, layersOf, withoutCpuLimit, volumes: options.volumes, logger }, stack.move());
+  return new MachinePod({ sandbox, pod, first, layersOf, withoutCpuLimit, account, volumes: options.volumes, logger }, stack.move());
 }
 
 async function joinNetwork(bundle: Bundle, config: ShimConfig, machine: PodMachine, options: PodOpenerOptions): Promise<PodNetwork> {
@@ -185,6 +198,7 @@ interface PodParts {
   readonly first: { readonly request: ContainerRequest; readonly bundle: Bundle; readonly layers: Promise<readonly ContainerLayer[]> };
   readonly layersOf: (bundle: Bundle) => Promise<readonly ContainerLayer[]>;
   readonly withoutCpuLimit: boolean;
+  readonly account: PodAccount | undefined;
   readonly volumes: HostVolumes | undefined;
   readonly logger: Logger;
 }
@@ -205,13 +219,15 @@ class MachinePod implements Pod {
   }
 
   async createContainer(request: ContainerRequest): Promise<PodContainer> {
-    const { sandbox, first, pod, layersOf, withoutCpuLimit, volumes } = this.#parts;
+    const { sandbox, first, pod, layersOf, withoutCpuLimit, account, volumes } = this.#parts;
     const isFirst = request.id === first.request.id;
     const bundle = isFirst ? first.bundle : await readBundle(request.id, request.bundle);
     if (!isFirst) this.#checkMember(bundle);
     const prepared = isFirst ? this.#firstLayers : undefined;
     if (isFirst) this.#firstLayers = undefined;
     const layers = await (prepared ?? layersOf(bundle));
+    // That of a sandbox says nothing: its process only sleeps.
+    if (bundle.role.kind !== "sandbox") await account?.addContainer(oomScoreOf(bundle.spec), this.pid);
     const container = await sandbox.createContainer({
       id: bundle.id,
       spec: guestSpec(bundle, { ociVersion: pod.hints.ociVersion, withoutCpuLimit }),

@@ -1,8 +1,11 @@
 import { mkdir, rm } from "node:fs/promises";
 import { type CommonArguments, podDirectory, podKey, socketPath } from "./arguments.ts";
-import { cleanUp, type Leftovers } from "./delete.ts";
+import { cleanUp, Deadline, type Leftovers } from "./delete.ts";
 import { type PodRecord, readRecord, removeRecord, shimRuns, startTimeOf, writeRecord, writeWhole } from "./record.ts";
 import { ShimError } from "./errors.ts";
+
+/** Milliseconds for cleaning up after an earlier shim of the same id: as many as `delete` would have. */
+const EARLIER_LIMIT = 4000;
 
 /** What a shim leaves on its node while it runs: its record, its address, and the directory of its pod. */
 export class PodPlace {
@@ -37,7 +40,7 @@ export class PodPlace {
     if (earlier !== undefined) {
       if (earlier.pid !== this.#record.pid && shimRuns(earlier))
         throw new ShimError("ERR_SHIM_EXISTS", `pod ${this.#record.id} is run by the shim of process ${earlier.pid}, whose directory is ${directory}`);
-      await cleanUp({ ...earlier, directory }, leftovers);
+      await cleanUp({ ...earlier, directory }, leftovers, Deadline.in(EARLIER_LIMIT));
     }
     this.#record = { ...this.#record, directory, ...(netns === undefined ? {} : { netns }) };
     writeRecord(this.#record.bundle, this.#record);
@@ -49,8 +52,17 @@ export class PodPlace {
 
   /** Writes down what the emulated security processor has for the pod. */
   launched(processor: string, launch: string): void {
+    this.#add({ processor, launch });
+  }
+
+  /** Writes down that the shim makes a cgroup. @param path absolute */
+  enters(path: string): void {
+    this.#add({ cgroup: path });
+  }
+
+  #add(more: Partial<PodRecord>): void {
     const { bundle, directory } = this.#record;
-    this.#record = { ...this.#record, processor, launch };
+    this.#record = { ...this.#record, ...more };
     writeRecord(bundle, this.#record);
     if (directory !== undefined) writeRecord(directory, this.#record);
   }

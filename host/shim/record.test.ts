@@ -1,10 +1,20 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type PodRecord, readRecord, RECORD_NAME, removeRecord, shimRuns, startTimeOf, writeRecord, writeWhole } from "./record.ts";
 
-const RECORD: PodRecord = { version: 1, namespace: "k8s.io", id: "abc", pid: 4242, startTime: "12", bundle: "/b", directory: "/run/d", netns: "/run/netns/n" };
+const RECORD: PodRecord = {
+  version: 1,
+  namespace: "k8s.io",
+  id: "abc",
+  pid: 4242,
+  startTime: "12",
+  bundle: "/b",
+  directory: "/run/d",
+  netns: "/run/netns/n",
+  cgroup: "/c",
+};
 
 describe("the record of a shim", () => {
   let directory = "";
@@ -20,6 +30,14 @@ describe("the record of a shim", () => {
     const { directory: _, netns: __, ...first } = RECORD;
     writeRecord(directory, first);
     expect(readRecord(directory)).toEqual(first);
+  });
+
+  it("says where it cannot be written, and leaves no half of it", () => {
+    // What can be written to, but not take the name: a directory is there.
+    mkdirSync(join(directory, "address", "full"), { recursive: true });
+    expect(() => writeWhole(directory, "address", "unix:///a")).toThrow(`cannot write ${directory}/address: E`);
+    expect(readdirSync(directory)).toEqual(["address"]);
+    expect(() => writeRecord(join(directory, "gone"), RECORD)).toThrow(/cannot write .*gone\/shim\.json: ENOENT/);
   });
 
   it("leaves nothing but itself, and nothing when it is removed", () => {
@@ -45,6 +63,7 @@ describe("the record of a shim", () => {
     [JSON.stringify({ ...RECORD, startTime: undefined }), "no time"],
     [JSON.stringify({ ...RECORD, directory: "d" }), "a relative directory"],
     [JSON.stringify({ ...RECORD, netns: 5 }), "a namespace that is no path"],
+    [JSON.stringify({ ...RECORD, cgroup: "c" }), "a cgroup that is no path"],
     [JSON.stringify({ ...RECORD, directory: `/${"x".repeat(70_000)}` }), "a path longer than any"],
   ])("is none if the file is %j", (text) => {
     writeFileSync(join(directory, RECORD_NAME), text);

@@ -1,6 +1,7 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { asObject, DEFAULT_JSON_LIMITS, type JsonValue, parseJson } from "@sealpod/core";
+import { asObject, DEFAULT_JSON_LIMITS, type JsonValue, messageOf, parseJson } from "@sealpod/core";
+import { ShimError } from "./errors.ts";
 
 /** Name of the record in a bundle, and in a pod's directory. */
 export const RECORD_NAME = "shim.json";
@@ -26,6 +27,8 @@ export interface PodRecord {
   readonly directory?: string;
   /** Path of the pod's network namespace, if taps may be in it. */
   readonly netns?: string;
+  /** Path of the cgroup that the shim made for itself, from the moment in which it may exist. */
+  readonly cgroup?: string;
   /** Socket of the emulated security processor, and its name of the pod's launch, from the moment in which it has one. */
   readonly processor?: string;
   readonly launch?: string;
@@ -36,11 +39,20 @@ export function writeRecord(directory: string, record: PodRecord): void {
   writeWhole(directory, RECORD_NAME, `${JSON.stringify(record)}\n`);
 }
 
-/** Writes a file such that a reader sees all of the old one or all of the new one. */
+/**
+ * Writes a file such that a reader sees all of the old one or all of the new one.
+ * @throws {ShimError} ERR_SHIM_POD if it cannot be written, e.g. to a full disk
+ */
 export function writeWhole(directory: string, name: string, text: string): void {
   const temporary = join(directory, `.${name}`);
-  writeFileSync(temporary, text, { mode: 0o600 });
-  renameSync(temporary, join(directory, name));
+  const path = join(directory, name);
+  try {
+    writeFileSync(temporary, text, { mode: 0o600 });
+    renameSync(temporary, path);
+  } catch (cause) {
+    rmSync(temporary, { force: true });
+    throw new ShimError("ERR_SHIM_POD", `cannot write ${path}: ${messageOf(cause)}`, { cause });
+  }
 }
 
 /** The record in a directory; undefined without one, or if it is not one that this version of the shim writes. */
@@ -80,9 +92,9 @@ export function shimRuns(record: PodRecord): boolean {
 function isRecord(value: JsonValue): value is JsonValue & PodRecord {
   const record = asObject(value);
   if (record === undefined) return false;
-  const { version, pid, directory, netns, processor, launch } = record;
+  const { version, pid, directory, netns, cgroup, processor, launch } = record;
   const texts = [record["namespace"], record["id"], record["startTime"], launch ?? ""];
-  const paths = [record["bundle"], directory ?? "/", netns ?? "/", processor ?? "/"];
+  const paths = [record["bundle"], directory ?? "/", netns ?? "/", cgroup ?? "/", processor ?? "/"];
   return (
     version === 1 &&
     typeof pid === "number" &&

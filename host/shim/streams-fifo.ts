@@ -6,7 +6,7 @@ import { unusable } from "./streams-names.ts";
 
 /** Times of streams, in milliseconds. */
 export interface StreamTimes {
-  /** For a reader to take what is being written when the stream is closed: runc's shim waits as long before it deletes a process. */
+  /** For a reader to take what is being written when the stream is closed. All that was written before its process ended has had its time already. */
   readonly closeGrace: number;
   /** For a reader to come after the stream was closed: a containerd that restarts is back by then. */
   readonly lateReader: number;
@@ -15,10 +15,20 @@ export interface StreamTimes {
 }
 
 /** What the shim uses. */
-export const STREAM_TIMES: StreamTimes = { closeGrace: 2000, lateReader: 10_000, logger: 5000 };
+export const STREAM_TIMES: StreamTimes = { closeGrace: 500, lateReader: 10_000, logger: 5000 };
 
-/** Milliseconds between two looks whether a reader has come. The kernel tells nobody: Node's file watcher has no event for it. */
-const LOOK_INTERVAL = 100;
+/** Milliseconds before the second look whether a reader has come; those before the following ones double. */
+const FIRST_PAUSE = 100;
+
+/**
+ * Pauses before each look but the first whether a reader has come, `limit` milliseconds in all. The kernel tells nobody: Node's file watcher has no event for
+ * it, and an open that waits would take a thread of Node's few. A reader has what was written at once; what may come late is its end of file.
+ */
+export function lookPauses(limit: number): readonly number[] {
+  const pauses: number[] = [];
+  for (let [left, next] = [limit, FIRST_PAUSE]; left > 0; [left, next] = [left - next, 2 * next]) pauses.push(Math.min(left, next));
+  return pauses;
+}
 
 /** Bytes of one read: a pipe's length. */
 const READ_LENGTH = 65_536;
@@ -100,11 +110,12 @@ export class FifoSink implements OutputTarget {
   #keepForReader(): void {
     const end = openAgain(this.#fd);
     if (end === undefined) return;
-    let looks = Math.ceil(this.#times.lateReader / LOOK_INTERVAL);
+    const pauses = [...lookPauses(this.#times.lateReader)];
     const look = (): void => {
       // Without a name nobody will come; and all of it ends with the shim.
-      if (looks-- > 0 && fstatSync(end).nlink > 0 && !hasReader(end)) setTimeout(look, LOOK_INTERVAL).unref();
-      else closeSync(end);
+      const pause = fstatSync(end).nlink > 0 && !hasReader(end) ? pauses.shift() : undefined;
+      if (pause === undefined) closeSync(end);
+      else setTimeout(look, pause).unref();
     };
     this.#socket.once("close", look);
   }

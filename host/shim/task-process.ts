@@ -11,8 +11,11 @@ export const KILLED = 137;
 /** Exit status that nobody knows, as containerd writes it. */
 export const UNKNOWN_EXIT = 255;
 
-/** Milliseconds that the end of a process's streams may hold up its deletion: a logger that is told of the end may not end. */
+/** Milliseconds that the end of streams which were not used may take: a logger that is told of the end may not end. */
 const STREAMS_LIMIT = 2000;
+
+/** Milliseconds for readers to take what a process has written that is deleted: runc's shim waits as long. */
+const COPY_LIMIT = 2000;
 
 /** How a process ended. */
 export interface ProcessExit {
@@ -62,6 +65,8 @@ export class TaskProcess {
   #starting: Promise<void> = Promise.resolve();
   #streams: TaskStreams | undefined;
   #streamsClosed: Promise<void> = Promise.resolve();
+  /** Resolves when no more is written to the streams. */
+  #written: Promise<void> = Promise.resolve();
   #stdinClosed = false;
   #copied: Promise<void> = Promise.resolve();
   #guest: GuestProcess | undefined;
@@ -158,6 +163,7 @@ export class TaskProcess {
   /** A SIGKILL has reached it. */
   killed(): void {
     this.#killed = true;
+    this.#guest?.killed();
     if (this.#hidden) this.finish(KILLED);
   }
 
@@ -173,7 +179,7 @@ export class TaskProcess {
     for (const resolve of this.#waiters) resolve(exit);
     this.#waiters.clear();
     this.#end.resolve(exit);
-    this.#closeStreams();
+    void this.#endStreams();
   }
 
   /** Closes the streams of a process that nobody will hear of: its task was not made. */
@@ -183,15 +189,30 @@ export class TaskProcess {
     await this.#streamsEnd();
   }
 
-  /** Ends what is left of it; resolves when its streams are closed, or do not close in time. */
+  /** Ends what is left of it; resolves when its output has been taken, or has had its time. Its streams are closed from then on. */
   async dispose(): Promise<void> {
+    const ended = this.#phase === "stopped";
     this.finish(KILLED);
-    await this.#streamsEnd();
+    // Of one that has not ended there is no last output to wait for.
+    if (ended && !(await endsWithin(this.#options.timer, COPY_LIMIT, this.#written))) this.#log("warn", "output is dropped that nobody reads");
+    this.#closeStreams();
+  }
+
+  /** Resolves when the streams are closed, once that has begun. */
+  async closed(): Promise<void> {
+    await this.#streamsClosed;
   }
 
   async #streamsEnd(): Promise<void> {
     if (await endsWithin(this.#options.timer, STREAMS_LIMIT, this.#streamsClosed)) return;
     this.#log("warn", "its streams do not close");
+  }
+
+  /** The end of a process is told whether its output is read or not; the rest is there for its readers until it is deleted, as runc's shim has it. */
+  async #endStreams(): Promise<void> {
+    this.#streams?.closeStdin();
+    await this.#written;
+    this.#closeStreams();
   }
 
   async #start(launch: (output: ProcessOutput) => Promise<GuestProcess>): Promise<void> {
@@ -212,6 +233,7 @@ export class TaskProcess {
 
   #run(guest: GuestProcess): void {
     this.#guest = guest;
+    this.#written = guest.copied;
     this.#phase = "running";
     this.#options.listener.started();
     guest.exited.then(

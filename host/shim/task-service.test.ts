@@ -1,8 +1,19 @@
-import { create, eventsTtrpcApi, runtimeOptionsApi, StatsContainerResponseSchema, taskApi, cgroupsV2Api, encodeMessage, parseMessage } from "@sealpod/proto";
+import {
+  create,
+  eventsTtrpcApi,
+  runtimeOptionsApi,
+  StatsContainerResponseSchema,
+  taskApi,
+  cgroupsV1Api,
+  cgroupsV2Api,
+  encodeMessage,
+  parseMessage,
+} from "@sealpod/proto";
 import { SandboxError } from "@sealpod/sandbox";
 import { STATUS, TtrpcError } from "@sealpod/ttrpc";
 import { describe, expect, it } from "vitest";
 import { ShimError } from "./errors.ts";
+import type { HostUsage } from "./metrics.ts";
 import { FakeStreams, World, closed, failure, settle } from "./testdata/task-world.ts";
 
 const { method } = taskApi.Task;
@@ -366,6 +377,19 @@ describe("kill", () => {
     await kill;
     expect(await world.wait("c1")).toBe(137);
     expect(world.pod.dead).toBe(true);
+    expect(world.logs).toContain("warn: the guest does not end a container: the whole pod is ended");
+  });
+
+  it("with SIGKILL of a container reaches its other processes, too", async () => {
+    const world = new World();
+    await world.run("root");
+    await world.exec("root", "x");
+    await world.start("root", "x");
+    await world.exec("root", "waits");
+    await world.kill("root", 15);
+    expect(world.process("x").kills).toBe(0);
+    await world.kill("root", 9);
+    expect([world.process("root").kills, world.process("x").kills]).toEqual([1, 1]);
   });
 
   it("ends the machine of a guest that lets its sandbox run on after SIGKILL", async () => {
@@ -443,11 +467,40 @@ describe("delete", () => {
     if (streams !== undefined) streams.closing = new Promise(() => undefined);
     world.process("c1").exit(0);
     const deleted = watched(world.delete("c1"));
-    await world.timer.pass(5900);
+    await world.timer.pass(3900);
     expect(deleted.done()).toBe(false);
     await world.timer.pass(100);
     await deleted.promise;
     expect(world.story.at(-1)).toBe("delete c1 0");
+    expect(world.logs).toContain("warn: task c1: not all is gone yet");
+  });
+
+  it("takes four seconds at most in all, though output is not read, streams do not close, and the guest does not remove", async () => {
+    const world = new World();
+    await world.run("root");
+    await world.run("c1", { stdout: "/out" });
+    await world.exec("c1", "x", { stdout: "/out-x" });
+    await world.start("c1", "x");
+    world.pod.answers.set("remove", () => new Promise(() => undefined));
+    for (const name of ["c1", "x"]) {
+      const streams = world.streams.get(name);
+      if (streams !== undefined) streams.closing = new Promise(() => undefined);
+      world.process(name).readers = false;
+      world.process(name).exit(0);
+    }
+    await world.wait("c1");
+    const exec = watched(world.delete("c1", "x"));
+    await world.timer.pass(4000);
+    expect(exec.done()).toBe(true);
+    const deleted = watched(world.delete("c1"));
+    // First the output: it goes with the container.
+    await world.timer.pass(1900);
+    expect(world.pod.calls).not.toContain("remove c1");
+    await world.timer.pass(100);
+    expect(world.pod.calls).toContain("remove c1");
+    expect(deleted.done()).toBe(false);
+    await world.timer.pass(2000);
+    expect(deleted.done()).toBe(true);
   });
 
   it("succeeds whatever the guest says, once", async () => {
@@ -936,7 +989,33 @@ describe("what containerd asks besides", () => {
     expect(await world.client.unary(method.connect, { id: "nobody" })).toMatchObject({ shimPid: 99, taskPid: 0 });
   });
 
-  it("gets the guest's statistics, or the machine's", async () => {
+  it.each([
+    ["hides", () => denied("StatsContainerRequest")],
+    ["redacts", () => create(StatsContainerResponseSchema)],
+    ["loses", () => closed("stats")],
+  ] as const)("gets the machine's statistics once if something %s those of its containers, and never none", async (_how, answer) => {
+    for (const cgroupVersion of [1, 2] as const) {
+      const usage = async (): Promise<HostUsage> => ({ userTime: 3_000_000n, systemTime: 1_000_000n, memory: 4096n, threads: 7n });
+      const world = new World({ host: { cgroupVersion, usage } });
+      await world.run("root");
+      await world.run("c1");
+      await world.run("c2");
+      world.pod.answers.set("stats", answer);
+      const stats = async (id: string): Promise<unknown> => {
+        const value = (await world.client.unary(method.stats, { id })).stats?.value ?? new Uint8Array();
+        if (cgroupVersion === 2) {
+          const { cpu, memory } = parseMessage(cgroupsV2Api.MetricsSchema, value);
+          return [cpu?.usageUsec, memory?.usage];
+        }
+        const { cpu, memory } = parseMessage(cgroupsV1Api.MetricsSchema, value);
+        return [cpu?.usage?.total, memory?.usage?.usage];
+      };
+      expect(await stats("root")).toEqual([cgroupVersion === 2 ? 4000n : 4_000_000n, 4096n]);
+      for (const id of ["c1", "c2"]) expect(await stats(id)).toEqual([0n, 0n]);
+    }
+  });
+
+  it("gets the guest's statistics, or the last that it gave", async () => {
     const world = new World();
     await world.run("c1");
     const stats = async (): Promise<cgroupsV2Api.Metrics> => {
@@ -949,15 +1028,13 @@ describe("what containerd asks besides", () => {
     });
     world.pod.answers.set("stats", () => guest);
     expect((await stats()).cpu?.usageUsec).toBe(5000n);
-    // What a policy redacts is empty.
+    // What a policy redacts is empty. Counters do not fall back.
     world.pod.answers.set("stats", () => create(StatsContainerResponseSchema));
-    expect(await stats()).toMatchObject({ cpu: { usageUsec: 4000n }, memory: { usage: 4096n } });
+    expect(await stats()).toMatchObject({ cpu: { usageUsec: 5000n }, memory: { usage: 77n } });
     world.pod.answers.set("stats", () => new Promise(() => undefined));
     const late = stats();
     await world.timer.pass(5000);
-    expect((await late).memory?.usage).toBe(4096n);
-    world.pod.answers.set("stats", () => closed("stats"));
-    expect((await stats()).memory?.usage).toBe(4096n);
+    expect((await late).memory?.usage).toBe(77n);
     world.pod.answers.set("stats", () => denied("StatsContainerRequest"));
     const asked = world.pod.calls.length;
     await stats();
@@ -1004,6 +1081,33 @@ describe("what containerd asks besides", () => {
     await world.timer.pass(1000);
     expect(world.pod.outOfMemory.length).toBe(3);
     expect(world.logs).toContain("info: the guest does not tell when memory runs out");
+  });
+});
+
+describe("a guest that runs out of memory", () => {
+  it("is heard of each container seldom, and ever more seldom while it goes on", async () => {
+    const world = new World();
+    await world.run("root");
+    await world.run("c1");
+    const told = (): readonly string[] => world.story.filter((line) => line.startsWith("oom"));
+    const report = async (id: string): Promise<void> => {
+      world.pod.outOfMemory.at(-1)?.resolve(id);
+      await world.timer.pass(100);
+    };
+    await report("root");
+    for (let tenth = 0; tenth < 600; tenth++) await report("c1");
+    // After 0, 1, 3, 7, 15 and 31 seconds.
+    expect(told()).toEqual(["oom root", ...Array.from({ length: 6 }, () => "oom c1")]);
+    await report("root");
+    expect(told().slice(7)).toEqual(["oom root"]);
+    // It was quiet for twice as long as it had to be: then it is as new.
+    await world.timer.pass(64_000);
+    for (let tenth = 0; tenth < 20; tenth++) await report("c1");
+    expect(told().slice(8)).toEqual(["oom c1", "oom c1"]);
+    // A clock that is set back silences nobody for long.
+    world.timer.now -= 3_600_000;
+    await report("c1");
+    expect(told().slice(10)).toEqual(["oom c1"]);
   });
 });
 

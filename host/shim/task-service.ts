@@ -3,7 +3,7 @@ import { isSealpodError, messageOf, silentLogger, unlessAborted, type Clock, typ
 import { parseMessage, runtimeOptionsApi, taskApi, taskEventsApi, type Any } from "@sealpod/proto";
 import { STATUS, implement, statusError, systemTimer, type CallContext, type Timer, type TtrpcService } from "@sealpod/ttrpc";
 import { ShimError } from "./errors.ts";
-import { guestMetrics, machineMetrics, type HostMetrics, type StatsAny } from "./metrics.ts";
+import { guestMetrics, machineMetrics, NO_USAGE, type HostMetrics, type StatsAny } from "./metrics.ts";
 import { PodKeeper } from "./pod-keeper.ts";
 import type { ContainerRequest, Pod, PodContainer, PodOpener, StreamNames, TaskStreams } from "./pod.ts";
 import type { EventPublisher } from "./publisher.ts";
@@ -16,7 +16,10 @@ import { ZERO_TIME, timestamp, type TimestampInit } from "./timestamp.ts";
 /** Name of the service for containerd 2 and later, which has the same messages. */
 const TASK_V3 = "containerd.task.v3.Task";
 
-/** Milliseconds for a guest to take a signal. A guest is not trusted to let itself be ended: after a SIGKILL the machine is ended instead. */
+/**
+ * Milliseconds for a guest to take a signal. A guest is not trusted to let itself be ended: after a SIGKILL the machine is ended instead, with all of the
+ * pod's containers, whichever the signal was for. An agent that leaves one request so long without an answer is broken, and the host has no other means.
+ */
 const SIGNAL_LIMIT = 30_000;
 
 /** Milliseconds for a guest's statistics: containerd asks one container after the other, and must not wait for one that hangs. */
@@ -25,8 +28,15 @@ const STATS_LIMIT = 5000;
 /** Milliseconds that events may hold up the end of the shim. */
 const FLUSH_LIMIT = 5000;
 
-/** Milliseconds between two reports that memory ran out: the guest says when, and how often. */
+/** Milliseconds between two questions whether memory ran out: the guest says when, and how often. */
 const OUT_OF_MEMORY_PAUSE = 100;
+
+/**
+ * Milliseconds after a report that a container's memory ran out in which further ones of it are dropped, at first and at last: it doubles with each report.
+ * containerd notes of a container that it happened, not how often.
+ */
+const FIRST_SILENCE = 1000;
+const LAST_SILENCE = 10 * 60_000;
 
 /** Levels of nesting and bytes of an exec's specification; the arguments of a program have 128 KiB each. */
 const MAX_JSON = 4 * 1024 * 1024;
@@ -79,7 +89,11 @@ export class TaskService {
   /** Id of the task whose end is that of the pod. */
   #root: string | undefined;
   #shutDown: Promise<void> | undefined;
+  /** What the guest said last of each task: counters that fall back to zero for a moment would count twice. */
+  readonly #lastStats = new WeakMap<Task, StatsAny>();
   #statsDenied = false;
+  /** When it was last told that a task's memory ran out, and for how long it is not told again. */
+  readonly #outOfMemory = new WeakMap<Task, { readonly at: number; readonly silence: number }>();
   #watchesMemory = false;
 
   constructor(options: TaskServiceOptions) {
@@ -275,7 +289,8 @@ export class TaskService {
       const deaf = status.code === STATUS.deadlineExceeded || code === "ERR_SANDBOX_CLOSED";
       const gone = status.code === STATUS.notFound || code === "ERR_SHIM_STATE";
       if (!ends || gone || !(root || deaf)) throw error;
-      this.#logger.log("warn", "the guest does not end a container: the pod is ended", { id, error: messageOf(error) });
+      const others = this.#tasks.size - 1;
+      this.#logger.log("warn", "the guest does not end a container: the whole pod is ended", { id, sandbox: root, others, error: messageOf(error) });
       void this.#keeper.stop();
       return;
     }
@@ -320,20 +335,25 @@ export class TaskService {
     // containerd passes over tasks that are not there, and complains of any other error.
     if (task.init.phase === "stopped") throw new ShimError("ERR_SHIM_NOT_FOUND", `task ${task.id} has ended: it uses nothing`);
     const { host } = this.#options;
-    return (await this.#guestStats(task)) ?? machineMetrics(await host.usage(task.pid), host.cgroupVersion);
+    const stats = (await this.#guestStats(task)) ?? this.#lastStats.get(task);
+    if (stats !== undefined) return stats;
+    // The kubelet adds up the containers of a pod: the machine counts once.
+    return machineMetrics(task.id === this.#root ? await host.usage(task.pid) : NO_USAGE, host.cgroupVersion);
   }
 
   async #guestStats(task: Task): Promise<StatsAny | undefined> {
     if (this.#statsDenied || this.#keeper.end !== undefined) return undefined;
     try {
       const stats = await within(this.#timer, STATS_LIMIT, "the guest gave no statistics", unlessAborted(task.container.stats(), this.#keeper.over));
-      return guestMetrics(stats, this.#options.host.cgroupVersion);
+      const metrics = guestMetrics(stats, this.#options.host.cgroupVersion);
+      if (metrics !== undefined) this.#lastStats.set(task, metrics);
+      return metrics;
     } catch (error) {
       // It will say the same each time, and it is asked every few seconds.
       this.#statsDenied = isSealpodError(error) && error.code === "ERR_SANDBOX_DENIED";
       const message = this.#statsDenied
-        ? "the policy hides statistics: containers show the machine's from here on"
-        : "a container shows the machine's statistics";
+        ? "the policy hides statistics: the sandbox shows the machine's from here on, and other containers show none"
+        : "the guest gives no statistics of a container";
       this.#logger.log(this.#statsDenied ? "warn" : "debug", message, { id: task.id, error: messageOf(error) });
       return undefined;
     }
@@ -387,13 +407,25 @@ export class TaskService {
     const watch = async (): Promise<void> => {
       while (this.#keeper.end === undefined) {
         const id = await unlessAborted(pod.nextOutOfMemory(), this.#keeper.over);
-        if (this.#tasks.has(id)) this.#options.events.publish("/tasks/oom", taskEventsApi.TaskOOMSchema, { containerId: id });
+        const task = this.#tasks.get(id);
+        if (task !== undefined) this.#tellOutOfMemory(task);
         await pause(this.#timer, OUT_OF_MEMORY_PAUSE, this.#keeper.over);
       }
     };
     watch().catch((error: unknown) => {
       if (this.#keeper.end === undefined) this.#logger.log("info", "the guest does not tell when memory runs out", { error: messageOf(error) });
     });
+  }
+
+  #tellOutOfMemory(task: Task): void {
+    const at = this.#options.clock.now();
+    const before = this.#outOfMemory.get(task);
+    // Either way, so that a clock that is set back does not silence it for long.
+    const passed = before === undefined ? Infinity : Math.abs(at - before.at);
+    if (before !== undefined && passed < before.silence) return;
+    const silence = before === undefined || passed >= 2 * before.silence ? FIRST_SILENCE : Math.min(2 * before.silence, LAST_SILENCE);
+    this.#outOfMemory.set(task, { at, silence });
+    this.#options.events.publish("/tasks/oom", taskEventsApi.TaskOOMSchema, { containerId: task.id });
   }
 
   async #end(): Promise<void> {

@@ -13,8 +13,8 @@ const SIGTERM = 15;
 /** Number of the last real-time signal. */
 const MAX_SIGNAL = 64;
 
-/** Milliseconds that a guest may hold up the deletion of a container: after five seconds containerd runs `delete` for it. */
-const REMOVE_LIMIT = 4000;
+/** Milliseconds that readers and a guest together may hold up a deletion: after five seconds containerd runs `delete` for it. */
+const DELETE_LIMIT = 4000;
 
 const STATUS_NAMES: Readonly<Record<taskApi.Status, string>> = ["unknown", "created", "running", "stopped", "paused", "pausing"] as const;
 
@@ -108,7 +108,9 @@ export class Task {
     if (execId !== "") await guest.signal(signal);
     // SIGKILL for one ends all: what is left of a container without its first process is of no use.
     else await this.container.signal(signal, all || signal === SIGKILL);
-    if (signal === SIGKILL) process.killed();
+    if (signal !== SIGKILL) return;
+    process.killed();
+    if (execId === "") for (const exec of this.#execs.values()) exec.killed();
   }
 
   async pause(): Promise<void> {
@@ -149,7 +151,12 @@ export class Task {
     await process.settled();
     if (process.phase === "running") throw new ShimError("ERR_SHIM_STATE", `${process.label} cannot be deleted: it is running, expected stopped`);
     this.#execs.delete(execId);
-    await process.dispose();
+    await this.#limited(process.label, async (left) => {
+      left.add("streams");
+      await process.dispose();
+      await process.closed();
+      left.delete("streams");
+    });
     return exitOf(process);
   }
 
@@ -161,8 +168,7 @@ export class Task {
 
   /** Ends what is left, in the guest unless `guest` is false, and reports that. */
   async delete(guest: boolean): Promise<ProcessExit> {
-    await Promise.all([...this.#execs.values(), this.init].map((process) => process.dispose()));
-    if (guest) await this.#remove();
+    await this.#limited(`task ${this.id}`, (left) => this.#remove(guest, left));
     const exit = exitOf(this.init);
     this.#options.events.publish("/tasks/delete", taskEventsApi.TaskDeleteSchema, {
       containerId: this.id,
@@ -180,11 +186,27 @@ export class Task {
     this.init.finish(status);
   }
 
-  async #remove(): Promise<void> {
+  /** Removes it; `left` is what is not done. What is in the guest goes after the output that comes from there has been taken. */
+  async #remove(guest: boolean, left: Set<string>): Promise<void> {
+    const { logger } = this.#options;
+    const processes = [...this.#execs.values(), this.init];
+    left.add("streams");
+    if (guest) left.add("the container in the guest");
+    await Promise.all(processes.map((process) => process.dispose()));
+    const removed = guest ? this.container.remove() : Promise.resolve();
+    await Promise.all([
+      removed
+        .catch((error: unknown) => logger.log("warn", `task ${this.id}: the guest keeps the container`, { error: messageOf(error) }))
+        .then(() => left.delete("the container in the guest")),
+      Promise.all(processes.map((process) => process.closed())).then(() => left.delete("streams")),
+    ]);
+  }
+
+  /** Waits for work until containerd must be answered; what goes on then is of no concern to it. */
+  async #limited(label: string, work: (left: Set<string>) => Promise<void>): Promise<void> {
     const { timer, logger } = this.#options;
-    const removed = this.container.remove();
-    removed.catch((error: unknown) => logger.log("warn", `task ${this.id}: the guest keeps the container`, { error: messageOf(error) }));
-    if (!(await endsWithin(timer, REMOVE_LIMIT, removed))) logger.log("warn", `task ${this.id}: the guest has not removed the container yet`);
+    const left = new Set<string>();
+    if (!(await endsWithin(timer, DELETE_LIMIT, work(left)))) logger.log("warn", `${label}: not all is gone yet`, { left: [...left].join(", ") });
   }
 
   // A function, since the phase changes while something is waited for.

@@ -81,8 +81,9 @@ describe.skipIf(problem !== undefined)(`unmodified images in a utility VM${skipp
 
   beforeAll(async () => {
     world = await openVmWorld();
-    images = await buildImages(world, await fetchPackages(Object.values(PACKAGES).flat()));
-    vm = await world.boot({ machine: { memoryMiB: 1536, vcpus: 2 } });
+    const packages = await fetchPackages(Object.values(PACKAGES).flat());
+    // The machine boots beside that, in a process of its own.
+    [images, vm] = await Promise.all([buildImages(world, packages), world.boot({ machine: { memoryMiB: 1536, vcpus: 2 } })]);
     agent = new TtrpcClient(await vm.sandbox.machine.connectAgent());
     pause = await run({
       layers: images.busybox,

@@ -212,7 +212,7 @@ describe.skipIf(noVm !== undefined)(`what a host changes under a utility VM${ski
 
   it("each part of what is launched is measured: another one, another measurement", async () => {
     const predicted = toHex(await uvmMeasurement(uvm));
-    const { stdout } = await promisify(execFile)(process.execPath, ["cli/main.ts", "attest", "measure", "--uvm", IMAGE], { cwd: ROOT });
+    const { stdout } = await promisify(execFile)(process.execPath, ["cli/bin/sealpod.cjs", "attest", "measure", "--uvm", IMAGE], { cwd: ROOT });
     expect(stdout.trim()).toBe(predicted);
     const { kernel, initrd, commandLine } = world.machine.guest;
     const measure = async (files: readonly string[], line: string): Promise<string> => {

@@ -5,7 +5,7 @@ import { claimsOf, ServerWorld, tokenOf, type ServerProcess } from "./testdata/s
 import { parseJwks, verifyAttestationToken } from "./verify-token.ts";
 
 /** Kills under load. */
-const ROUNDS = 10;
+const ROUNDS = 7;
 /** Kills while a database is made. */
 const BIRTHS = 3;
 /** Milliseconds. Within that time after the first answer, at a moment that chance gives, the process is killed. */

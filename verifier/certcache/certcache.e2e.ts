@@ -47,7 +47,7 @@ describe("the certificate cache, as a process", () => {
   const running: { readonly child: ChildProcess; readonly done: Promise<Ran> }[] = [];
 
   function start(...argv: readonly string[]): { readonly child: ChildProcess; readonly out: { stdout: string; stderr: string }; readonly done: Promise<Ran> } {
-    const child = spawn(process.execPath, [join(ROOT, "cli", "main.ts"), "certcache", ...argv], {
+    const child = spawn(process.execPath, [join(ROOT, "cli", "bin", "sealpod.cjs"), "certcache", ...argv], {
       cwd: directory,
       env: { PATH: process.env["PATH"], HOME: directory },
       stdio: ["ignore", "pipe", "pipe"],

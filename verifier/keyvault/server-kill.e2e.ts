@@ -7,7 +7,7 @@ import { TEE, VaultWorld, type ServerProcess } from "./testdata/server-process.t
 import { openRelease } from "./testdata/world.ts";
 
 /** Kills under load. */
-const KILLS = 12;
+const KILLS = 8;
 /** The most requests that are acknowledged before one. */
 const MOST = 150;
 const WORKERS = 6;

@@ -3,6 +3,10 @@ import { once } from "node:events";
 import type { IncomingHttpHeaders } from "node:http";
 import { request, type RequestOptions } from "node:https";
 import { createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
+
+/** Node keeps here what it has made of the sources: tests start the same few programs some two hundred times. */
+const COMPILED = join(import.meta.dirname, "../../build/compiled");
 
 /** A line of a service's log. */
 export type LogLine = Readonly<Record<string, unknown>>;
@@ -21,7 +25,7 @@ export class ServiceProcess {
 
   /** @param main path of its `main.ts` */
   constructor(main: string, args: readonly string[], env: Readonly<Record<string, string | undefined>>) {
-    this.child = spawn(process.execPath, [main, ...args], { stdio: ["ignore", "pipe", "pipe"], env: { ...env } });
+    this.child = spawn(process.execPath, [main, ...args], { stdio: ["ignore", "pipe", "pipe"], env: { NODE_COMPILE_CACHE: COMPILED, ...env } });
     this.child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.stderr += text;
     });

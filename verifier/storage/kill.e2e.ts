@@ -9,8 +9,8 @@ import { WRITER_MIGRATIONS } from "./testdata/row-writer.ts";
 import { findPostgres, startPostgres, type TestPostgres } from "./testing.ts";
 
 /** Kills under load, and kills while a database is made. */
-const ROUNDS = 15;
-const BIRTHS = 4;
+const ROUNDS = 8;
+const BIRTHS = 3;
 /** Numbers of two writers are this far apart. */
 const APART = 10_000_000;
 

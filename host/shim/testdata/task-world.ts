@@ -56,10 +56,16 @@ export class FakeProcess {
   readonly sizes: string[] = [];
   readonly output: ProcessOutput;
   readonly exited: Promise<number>;
+  /** Settles the copying of its output. */
+  readonly copying: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly copied: Promise<void> = this.copying.promise;
   readonly #exit = Promise.withResolvers<number>();
   readonly #pod: FakePod;
   readonly #name: string;
   stdinClosed = 0;
+  kills = 0;
+  /** Whether its sinks take all before it ends. */
+  readers = true;
 
   constructor(pod: FakePod, name: string, output: ProcessOutput) {
     this.#pod = pod;
@@ -70,10 +76,16 @@ export class FakeProcess {
   }
 
   exit(status: number): void {
+    if (this.readers) this.copying.resolve();
     this.#exit.resolve(status);
   }
 
+  killed(): void {
+    this.kills++;
+  }
+
   lose(code: SandboxErrorCode): void {
+    if (this.readers) this.copying.resolve();
     this.#exit.reject(new SandboxError(code, `WaitProcess: ${code}`));
   }
 
@@ -111,6 +123,8 @@ export class FakePod implements Pod, Scripted {
   instant: number | undefined;
   dead = false;
   readonly #exit = Promise.withResolvers<MachineExit>();
+  /** Also those whose name another has by now. */
+  readonly #all: FakeProcess[] = [];
 
   constructor() {
     this.exited = this.#exit.promise;
@@ -146,7 +160,7 @@ export class FakePod implements Pod, Scripted {
   die(exit: MachineExit = { kind: "killed", exitCode: null, signal: "SIGKILL" }): void {
     if (this.dead) return;
     this.dead = true;
-    for (const process of this.processes.values()) process.lose("ERR_SANDBOX_CLOSED");
+    for (const process of this.#all) process.lose("ERR_SANDBOX_CLOSED");
     this.#exit.resolve(exit);
   }
 
@@ -154,6 +168,7 @@ export class FakePod implements Pod, Scripted {
     const run = (name: string, output: ProcessOutput): GuestProcess => {
       const process = new FakeProcess(this, name, output);
       this.processes.set(name, process);
+      this.#all.push(process);
       if (this.instant !== undefined) process.exit(this.instant);
       if (this.dead) process.lose("ERR_SANDBOX_CLOSED");
       // The class has private members; what a task uses of it is all here.

@@ -11,7 +11,7 @@ import { runDaemon } from "../daemon.ts";
 import { deleteResponse, deleteShim } from "../delete.ts";
 import { openLog } from "../log.ts";
 
-const nothing = { machine: async () => undefined, network: async () => undefined, launch: async () => undefined };
+const nothing = { machine: async () => undefined, network: async () => undefined, launch: async () => undefined, cgroup: async () => undefined };
 const clock = { now: (): number => Date.now() };
 const args = parseArguments(process.argv.slice(2), process.cwd());
 const log = openLog("log");

@@ -13,7 +13,7 @@ import { allLines, expectModel, replay } from "./testdata/store-model.ts";
 import { MASTER, random } from "./testdata/store-world.ts";
 
 const WRITER = join(import.meta.dirname, "testdata", "store-writer.ts");
-const KILLS = 16;
+const KILLS = 8;
 /** The longest that a writer lives, in acknowledged requests. */
 const MOST = 200;
 
