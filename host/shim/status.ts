@@ -3,6 +3,8 @@ import { STATUS, TtrpcError, statusError } from "@sealpod/ttrpc";
 
 /** Characters of an answer's text: a kubelet's event holds 1024 of them, and a denial may quote a whole request. */
 const MAX_TEXT = 2000;
+/** Characters of the beginning of a text that is too long; the rest is its end. */
+const HEAD = 600;
 
 /** Status by the error's code, where its row does not say it. */
 const BY_CODE: Readonly<Record<string, number>> = {
@@ -49,15 +51,23 @@ function statusCode(code: string, row: ErrorRow, agent: unknown): number {
   return BY_CODE[code] ?? BY_ROW[row.http];
 }
 
-/** The text without line breaks and other control characters, at most {@link MAX_TEXT} characters of it. */
+/**
+ * The text without line breaks and other control characters, at most {@link MAX_TEXT} characters of it: its beginning says what failed, and its end why,
+ * where a machine's console stands behind it.
+ */
 export function oneLine(text: string): string {
   // Cut first: the guest chooses the length.
-  const line = text
-    .slice(0, MAX_TEXT * 4)
+  const isLong = text.length > MAX_TEXT * 4;
+  const line = (isLong ? text.slice(0, MAX_TEXT * 2) + text.slice(-MAX_TEXT * 2) : text)
     .replaceAll(/\p{Cc}+|[\u2028\u2029]/gu, " ")
     .replaceAll(/ {2,}/g, " ")
     .trim();
-  if (line.length <= MAX_TEXT && text.length <= MAX_TEXT * 4) return line;
+  if (line.length <= MAX_TEXT && !isLong) return line;
   // The surrogate of a character that was cut in two would not be UTF-8.
-  return `${line.slice(0, MAX_TEXT - 2).replace(/[\ud800-\udbff]$/, "")} …`;
+  const head = line.slice(0, HEAD).replace(/[\ud800-\udbff]$/, "");
+  const tail = line
+    .slice(head.length)
+    .slice(HEAD + 3 - MAX_TEXT)
+    .replace(/^[\udc00-\udfff]/, "");
+  return `${head} … ${tail}`;
 }
