@@ -169,6 +169,13 @@ export function definePodCases(world: () => ContainerdWorld, { handler, annotati
       if (accounted) expect(sandbox.stats?.linux?.memory?.usageBytes?.value).toBeGreaterThan(0n);
     });
 
+    it.skipIf(bare)("takes another limit while it runs", async () => {
+      await world().cri(METHODS.updateContainerResources, { containerId: pod.container(), linux: { memoryLimitInBytes: 100_663_296n } });
+      // Version 2 of control groups in a machine, whatever the node has.
+      const limit = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+      expect((await pod.exec(["sh", "-c", limit])).stdout).toBe("100663296\n");
+    });
+
     it("is seen by the leak check while it is there", async () => {
       const leaks = await world().leaks(0);
       for (const kind of ["process", "file /run/netns/", "link veth", "mount", "cgroup"])

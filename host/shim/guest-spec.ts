@@ -54,12 +54,16 @@ function withoutResolvConf(spec: JsonObject): JsonObject["mounts"] & object {
   return (asArray(spec["mounts"]) ?? []).filter((mount) => asObject(mount)?.["destination"] !== "/etc/resolv.conf");
 }
 
-/** Shares stay: they say how containers divide the processor, not how little of it they may use. */
 function withoutCpuLimitOf(spec: JsonObject): JsonObject {
   const linux = asObject(spec["linux"]) ?? {};
   const resources = asObject(linux["resources"]);
-  const cpu = asObject(resources?.["cpu"]);
-  if (cpu === undefined) return linux;
+  return resources === undefined ? linux : { ...linux, resources: withoutCpuQuota(resources) };
+}
+
+/** Resources (`linux.resources`) without a limit of processor time. Shares stay: they say how containers divide the processor, not how little of it they may use. */
+export function withoutCpuQuota(resources: JsonObject): JsonObject {
+  const cpu = asObject(resources["cpu"]);
+  if (cpu === undefined) return resources;
   const { quota: _quota, period: _period, ...rest } = cpu;
-  return { ...linux, resources: { ...resources, cpu: rest } };
+  return { ...resources, cpu: rest };
 }

@@ -282,8 +282,12 @@ describe("containers of a pod", () => {
   ] as const)("keep their CPU limits: %s, on an emulated processor: %s", async (containerCpuLimits, emulated, quota) => {
     const opened = world({ config: { containerCpuLimits }, machine: { emulated } });
     const pod = await openPod(opened, await sandboxBundle());
-    await pod.createContainer(await containerBundle());
+    const container = await pod.createContainer(await containerBundle());
     expect(created(opened.driver)[0]?.OCI?.Linux?.Resources).toMatchObject({ CPU: { Quota: quota, Shares: 512n }, Memory: { Limit: 134217728n } });
+    // Nor by a change: containerd sends all limits each time.
+    await container.update({ cpu: { quota: 50_000, period: 100_000, shares: 512 }, memory: { limit: 1024 } });
+    const update = opened.driver.requests.find((request) => isMessage(request, METHODS.updateContainer.input));
+    expect(update).toMatchObject({ resources: { CPU: { Quota: quota, Shares: 512n }, Memory: { Limit: 1024n } } });
   });
 
   it("have emptyDirs on disks of their own where the node says so, which go with the machine", async () => {

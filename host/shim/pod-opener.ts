@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type Logger, messageOf, type Random } from "@sealpod/core";
+import { asObject, type JsonValue, type Logger, messageOf, type Random } from "@sealpod/core";
 import type { StatsContainerResponse } from "@sealpod/proto";
 import {
   type Container,
@@ -21,7 +21,7 @@ import type { ShimConfig } from "./config.ts";
 import { MACHINE_DIRECTORY } from "./delete.ts";
 import { makeEmptyDirDisk, removeEmptyDirDisk } from "./empty-dir-disk.ts";
 import { ShimError } from "./errors.ts";
-import { guestSpec, policyBundle } from "./guest-spec.ts";
+import { guestSpec, policyBundle, withoutCpuQuota } from "./guest-spec.ts";
 import { writeInitdataImage } from "./initdata.ts";
 import { hostCapacity, type PodMachine } from "./machine.ts";
 import type { ContainerRequest, Pod, PodContainer, PodOpener } from "./pod.ts";
@@ -235,7 +235,7 @@ class MachinePod implements Pod {
       layers,
       ...(volumes === undefined ? {} : { volumes }),
     });
-    return new GuestContainer(container);
+    return new GuestContainer(container, withoutCpuLimit);
   }
 
   nextOutOfMemory(): Promise<string> {
@@ -269,10 +269,12 @@ class MachinePod implements Pod {
 class GuestContainer implements PodContainer {
   readonly id: string;
   readonly #container: Container;
+  readonly #withoutCpuLimit: boolean;
 
-  constructor(container: Container) {
+  constructor(container: Container, withoutCpuLimit: boolean) {
     this.id = container.id;
     this.#container = container;
+    this.#withoutCpuLimit = withoutCpuLimit;
   }
 
   start(output: ProcessOutput): Promise<GuestProcess> {
@@ -296,7 +298,9 @@ class GuestContainer implements PodContainer {
   }
 
   update(resources: unknown): Promise<void> {
-    return this.#container.update(resources);
+    // What is left out at the start does not come back with another change: kubelet sends all limits each time.
+    const object = this.#withoutCpuLimit ? asObject(resources as JsonValue) : undefined;
+    return this.#container.update(object === undefined ? resources : withoutCpuQuota(object));
   }
 
   stats(): Promise<StatsContainerResponse> {
