@@ -148,7 +148,8 @@ for (const version of VERSIONS) {
         expect(await world.leaks()).toEqual([]);
       });
 
-      for (const profile of ["aks", "coco"] as const) {
+      // Initdata need a machine; a policy of the first generation has been seen with processes on both versions.
+      for (const profile of version === "1.7" ? (["aks", "coco"] as const) : (["coco"] as const)) {
         it.skipIf(noVm !== undefined)(
           `runs a pod in a machine with the policy of profile ${profile}${noVm === undefined ? "" : ` (skipped: ${noVm})`}`,
           () => generated(profile, "kata-cc-isolation"),
