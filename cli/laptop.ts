@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import { isSealpodError } from "@sealpod/core";
-import { ISOLATIONS, type IsolationChoice, openPodMachine, type PodMachine, processGuest } from "@sealpod/machine";
+import { ISOLATIONS, type IsolationChoice, openPodMachine, type PodMachine } from "@sealpod/machine";
 import { directoryTree } from "@sealpod/io";
 import { openLayout, type ImageSource, type Layer } from "@sealpod/oci";
 import { readUp, type Up } from "@sealpod/services";
-import type { ProcessGuest } from "@sealpod/vmm";
+import { type ProcessGuest, processGuest } from "@sealpod/vmm";
 import type { CliContext } from "./context.ts";
 import { CliError } from "./errors.ts";
 import type { GlobalOptions } from "./program.ts";

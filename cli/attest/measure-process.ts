@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { processGuest } from "@sealpod/machine";
+import { processGuest } from "@sealpod/vmm";
 import { EMULATED_NOTICE, measuredPages, type MeasuredFiles } from "@sealpod/psp";
 import { type LaunchPage, type PageSource, processSources } from "@sealpod/snp";
 import type { CliContext } from "../context.ts";

@@ -1,10 +1,9 @@
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
 import { access, readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { messageOf } from "@sealpod/core";
 import type { InstallPorts, NodePorts } from "@sealpod/install";
-import { PROGRAM_DIRECTORIES, QemuDriver } from "@sealpod/vmm";
+import { findExecutable, PROGRAM_DIRECTORIES, QemuDriver } from "@sealpod/vmm";
 
 /** Milliseconds for one program that is asked for its version, or tried. */
 const PROGRAM_LIMIT = 20_000;
@@ -23,9 +22,9 @@ export function nodePorts(): NodePorts {
     read: async (path) => readFile(path, "latin1").catch(() => undefined),
     canOpen: async (path) => isAllowed(path, constants.R_OK | constants.W_OK),
     exists: async (path) => isAllowed(path, constants.F_OK),
-    find: findProgram,
+    find: async (program) => findExecutable(program, PROGRAM_DIRECTORIES),
     run: async (program, args) => {
-      const path = await findProgram(program);
+      const path = await findExecutable(program, PROGRAM_DIRECTORIES);
       return path === undefined ? undefined : run(path, args).catch(() => undefined);
     },
     accelerator: async () => new QemuDriver().accelerator().catch(() => undefined),
@@ -40,22 +39,10 @@ export function nodePorts(): NodePorts {
 export function containerdPorts(directories: readonly string[] = PROGRAM_DIRECTORIES): InstallPorts {
   return {
     dump: async (place) => {
-      const path = await findProgram("containerd", directories);
+      const path = await findExecutable("containerd", directories);
       return path === undefined ? undefined : run(path, ["--config", place, "config", "dump"]);
     },
   };
-}
-
-async function findProgram(name: string, directories: readonly string[] = PROGRAM_DIRECTORIES): Promise<string | undefined> {
-  for (const directory of directories) {
-    const path = join(directory, name);
-    const isProgram = await access(path, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (isProgram) return path;
-  }
-  return undefined;
 }
 
 async function run(path: string, args: readonly string[]): Promise<string> {

@@ -2,7 +2,8 @@ import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, sy
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { parseConfig, startTimeOf } from "@sealpod/shim";
+import { parseConfig } from "@sealpod/shim";
+import { startTimeOf } from "@sealpod/vmm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type InstallPorts, type InstallSources, planInstall, planUninstall } from "./index.ts";
 

@@ -1,6 +1,6 @@
 import { access, open } from "node:fs/promises";
 import { posix } from "node:path";
-import { decodeUtf8, fromBase64, isSealpodError, messageOf } from "@sealpod/core";
+import { decodeUtf8, editDistance, fromBase64, isSealpodError, messageOf } from "@sealpod/core";
 import { AKS_SIZING } from "@sealpod/sandbox";
 import { DEFAULT_SNP_CPU, DEFAULT_SNP_POLICY } from "@sealpod/vmm";
 import { parse, TomlError } from "smol-toml";
@@ -380,18 +380,4 @@ function shown(value: unknown): string {
 function nearest(written: string, names: readonly string[]): string {
   const [best] = names.map((name) => ({ name, distance: editDistance(shorten(written), name) })).toSorted((left, right) => left.distance - right.distance);
   return best !== undefined && best.distance <= Math.max(2, best.name.length / 3) ? `Did you mean ${best.name}?` : `There are: ${names.join(", ")}.`;
-}
-
-/** Insertions, deletions and replacements that make one text of the other (Levenshtein). */
-function editDistance(left: string, right: string): number {
-  let row = Array.from({ length: right.length + 1 }, (_, index) => index);
-  for (let i = 0; i < left.length; i++) {
-    const next = [i + 1];
-    for (let j = 0; j < right.length; j++) {
-      const replaced = (row[j] ?? 0) + (left[i] === right[j] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row.at(-1) ?? 0;
 }

@@ -2,7 +2,7 @@ import type { SizingConfig } from "@sealpod/sandbox";
 import type { SnpLaunch } from "@sealpod/vmm";
 
 export { LAUNCHER_NAME, type LauncherPlaces, launcherText } from "./launcher.ts";
-export { type PodRecord, readRecord, shimRuns, startTimeOf } from "./record.ts";
+export { type PodRecord, readRecord, shimRuns } from "./record.ts";
 export { type ConfigPlaces, DEFAULT_CONFIG_PATH, DEFAULT_PREFIX, defaultConfig, defaultConfigText, loadConfig, parseConfig, parseToml } from "./config-file.ts";
 
 /** The shim's configuration (`/etc/sealpod/shim.toml`); each key is documented with its default in the file that `sealpod host install` writes. */

@@ -2,8 +2,9 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { taskApi } from "@sealpod/proto";
 import type { TtrpcClient } from "@sealpod/ttrpc";
+import { startTimeOf } from "@sealpod/vmm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readRecord, startTimeOf } from "./record.ts";
+import { readRecord } from "./record.ts";
 import { noContainerd, openPrivateWorld, PrivateContainerd, type PrivateWorld } from "./testdata/private-world.ts";
 
 const SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";

@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLogger } from "@sealpod/core";
 import { parseMessage, taskApi } from "@sealpod/proto";
+import { startTimeOf } from "@sealpod/vmm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cleanUp, Deadline, deleteResponse, deleteShim, type Leftovers, sweepLeft } from "./delete.ts";
-import { type PodRecord, readRecord, RECORD_NAME, startTimeOf, writeRecord } from "./record.ts";
+import { type PodRecord, readRecord, RECORD_NAME, writeRecord } from "./record.ts";
 
 /** A process id that no kernel gives. */
 const NOBODY = 2 ** 30;

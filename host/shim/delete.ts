@@ -5,8 +5,11 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { type Clock, type Logger, messageOf } from "@sealpod/core";
 import { encodeMessage, taskApi } from "@sealpod/proto";
+import { systemTimer } from "@sealpod/ttrpc";
 import { type CommonArguments, podKey, socketPath } from "./arguments.ts";
 import { type PodRecord, readRecord, removeRecord, shimRuns } from "./record.ts";
+import { KILLED } from "./task-process.ts";
+import { endsWithin } from "./time-limit.ts";
 
 /** Name of the machine's run directory in a pod's directory. */
 export const MACHINE_DIRECTORY = "vm";
@@ -25,9 +28,6 @@ const KILL_LIMIT = 300;
 
 /** Milliseconds that a machine that does not end leaves to the rest: programs that take the network back, the answer of a processor. */
 const REST = 1000;
-
-/** Exit status of a task whose shim was ended: that of SIGKILL. */
-const KILLED = 137;
 
 /** What cleans up after a machine; each within milliseconds. */
 export interface Leftovers {
@@ -101,11 +101,11 @@ async function endShim(record: PodRecord, socket: string, logger: Logger): Promi
   connection.on("error", () => undefined).resume();
   const ended = once(connection, "close");
   try {
-    await settles(ended, GRACE);
+    await endsWithin(systemTimer, GRACE, ended);
     if (!shimRuns(record)) return;
     logger.log("info", "the shim still runs and is ended by force", { id: record.id, pid: record.pid });
     process.kill(record.pid, "SIGKILL");
-    await settles(ended, KILL_LIMIT);
+    await endsWithin(systemTimer, KILL_LIMIT, ended);
   } catch {
     // It ended between the look and the signal.
   } finally {
@@ -123,7 +123,7 @@ export async function cleanUp(record: PodRecord, leftovers: Leftovers, deadline:
   const attempt = async (what: string, limitMs: number, work: (limitMs: number) => Promise<void>): Promise<void> => {
     try {
       const working = work(limitMs);
-      if (!(await settles(working, limitMs))) throw new Error(`${what} takes longer than ${limitMs} ms`);
+      if (!(await endsWithin(systemTimer, limitMs, working))) throw new Error(`${what} takes longer than ${limitMs} ms`);
       await working;
     } catch (error) {
       problems.push(error);
@@ -195,19 +195,4 @@ function setAside(path: string): PodRecord | undefined {
     // An earlier one is aside already, or another sweep was faster.
   }
   return undefined;
-}
-
-/** Whether a promise settles in time, either way. */
-async function settles(promise: Promise<unknown>, limitMs: number): Promise<boolean> {
-  const late = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => late.resolve(false), limitMs);
-  const settled = promise.then(
-    () => true,
-    () => true,
-  );
-  try {
-    return await Promise.race([settled, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { asObject, type JsonObject, type Logger, messageOf, parseJson } from "@sealpod/core";
 import type { HostCapacity } from "@sealpod/sandbox";
-import { type GuestSource, type LaunchPort, ProcessDriver, QemuDriver, type UvmGuest, type VmmDriver } from "@sealpod/vmm";
+import { type GuestSource, type LaunchPort, ProcessDriver, processGuest, QemuDriver, type UvmGuest, type VmmDriver } from "@sealpod/vmm";
 import type { ShimConfig } from "./config.ts";
 import { ShimError } from "./errors.ts";
 
@@ -47,20 +47,17 @@ export async function chooseMachine(config: ShimConfig, ports: MachinePorts): Pr
   if (config.isolation === "process") return processMachine(config, ports);
   const snp = config.isolation === "snp" || (config.isolation === "auto" && (await (ports.hasSnp ?? hasSnp)()));
   const guest = await readUvmGuest(config.uvm);
-  if (snp && config.firmware === undefined) {
-    throw new ShimError("ERR_SHIM_CONFIG", "SEV-SNP needs firmware, and the configuration names none", {
-      hint: 'Set firmware to an OVMF of the AmdSev kind, or isolation = "vm" for machines without protection from this node.',
-    });
+  if (snp) {
+    const { firmware } = config;
+    if (firmware === undefined) {
+      throw new ShimError("ERR_SHIM_CONFIG", "SEV-SNP needs firmware, and the configuration names none", {
+        hint: 'Set firmware to an OVMF of the AmdSev kind, or isolation = "vm" for machines without protection from this node.',
+      });
+    }
+    const driver = new QemuDriver({ logger: ports.logger, snp: config.snp });
+    return { isolation: "snp", driver, guest: { ...guest, firmware }, launch: HARDWARE, emulated: false };
   }
-  const driver = new QemuDriver({ logger: ports.logger, ...(snp ? { snp: config.snp } : {}) });
-  if (snp)
-    return {
-      isolation: "snp",
-      driver,
-      guest: { ...guest, ...(config.firmware === undefined ? {} : { firmware: config.firmware }) },
-      launch: HARDWARE,
-      emulated: false,
-    };
+  const driver = new QemuDriver({ logger: ports.logger });
   const accelerator = await driver.accelerator();
   ports.logger.log("warn", "the security processor of this node is EMULATED: no protection from whoever controls the node", {
     processor: accelerator.kind,
@@ -110,13 +107,13 @@ function processMachine(config: ShimConfig, { node, processor, logger }: Machine
     throw new ShimError("ERR_SHIM_CONFIG", 'isolation is "process", and the configuration names no agent', { hint: "Set agent to the path of agent.mjs." });
   }
   logger.log("warn", "pods are PROCESSES of this node: no isolation from its root, and none of its limits", {});
-  const guest: GuestSource = {
-    kind: "process",
-    command: [node, "--disallow-code-generation-from-strings", agent],
-    measuredFiles: [agent],
-    commandLine: "agent --profile aks",
+  return {
+    isolation: "process",
+    driver: new ProcessDriver({ logger }),
+    guest: processGuest(node, agent),
+    launch: processor(config.processorSocket),
+    emulated: false,
   };
-  return { isolation: "process", driver: new ProcessDriver({ logger }), guest, launch: processor(config.processorSocket), emulated: false };
 }
 
 /** The kernel's module says that it starts such guests, and the processor's own device is there. */

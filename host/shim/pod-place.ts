@@ -1,7 +1,8 @@
 import { mkdir, rm } from "node:fs/promises";
+import { startTimeOf } from "@sealpod/vmm";
 import { type CommonArguments, podDirectory, podKey, socketPath } from "./arguments.ts";
 import { cleanUp, Deadline, type Leftovers } from "./delete.ts";
-import { type PodRecord, readRecord, removeRecord, shimRuns, startTimeOf, writeRecord, writeWhole } from "./record.ts";
+import { type PodRecord, readRecord, removeRecord, shimRuns, writeRecord, writeWhole } from "./record.ts";
 import { ShimError } from "./errors.ts";
 
 /** Milliseconds for cleaning up after an earlier shim of the same id: as many as `delete` would have. */

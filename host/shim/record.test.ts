@@ -1,8 +1,9 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { startTimeOf } from "@sealpod/vmm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type PodRecord, readRecord, RECORD_NAME, removeRecord, shimRuns, startTimeOf, writeRecord, writeWhole } from "./record.ts";
+import { type PodRecord, readRecord, RECORD_NAME, removeRecord, shimRuns, writeRecord, writeWhole } from "./record.ts";
 
 const RECORD: PodRecord = {
   version: 1,

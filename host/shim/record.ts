@@ -1,6 +1,7 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { asObject, DEFAULT_JSON_LIMITS, type JsonValue, messageOf, parseJson } from "@sealpod/core";
+import { startTimeOf } from "@sealpod/vmm";
 import { ShimError } from "./errors.ts";
 
 /** Name of the record in a bundle, and in a pod's directory. */
@@ -68,20 +69,6 @@ export function readRecord(directory: string): PodRecord | undefined {
 /** Removes what a shim puts into a bundle. */
 export function removeRecord(directory: string): void {
   for (const name of [RECORD_NAME, "address", "shim.pid"]) rmSync(join(directory, name), { force: true });
-}
-
-/** When a process was started (field 22 of /proc/PID/stat), or undefined if there is none. */
-export function startTimeOf(pid: number | "self"): string | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/stat`, "latin1");
-  } catch {
-    return undefined;
-  }
-  // The program's name is in parentheses and may hold any character: fields are counted from its end.
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  // One that has ended and is not waited for does nothing any more.
-  return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
 }
 
 /** Whether the shim of a record still runs. */

@@ -1,8 +1,10 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { Socket } from "node:net";
 import { messageOf, type ByteSink } from "@sealpod/core";
+import { systemTimer } from "@sealpod/ttrpc";
 import { ShimError } from "./errors.ts";
 import { unusable } from "./streams-names.ts";
+import { endsWithin } from "./time-limit.ts";
 
 /** Times of streams, in milliseconds. */
 export interface StreamTimes {
@@ -37,14 +39,6 @@ const READ_LENGTH = 65_536;
 export interface OutputTarget extends ByteSink {
   /** What has been taken is there for whoever reads it; what is being written has {@link StreamTimes.closeGrace}. Never rejects. */
   close(): Promise<void>;
-}
-
-/** Waits for all of what is being written, but no longer than `limit` milliseconds. */
-export async function settled(pending: Promise<unknown>, limit: number): Promise<void> {
-  const { promise: late, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, limit);
-  await Promise.race([pending.catch(() => undefined), late]);
-  clearTimeout(timer);
 }
 
 /** Writes to a socket, pipe or FIFO that must have an `error` listener; resolves when the kernel has taken all bytes. */
@@ -98,7 +92,7 @@ export class FifoSink implements OutputTarget {
   }
 
   async #close(): Promise<void> {
-    await settled(this.#last, this.#times.closeGrace);
+    await endsWithin(systemTimer, this.#times.closeGrace, this.#last);
     if (this.#used) this.#keepForReader();
     await destroyed(this.#socket);
   }

@@ -1,9 +1,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Socket } from "node:net";
 import { messageOf, type Logger } from "@sealpod/core";
+import { systemTimer } from "@sealpod/ttrpc";
 import { ShimError } from "./errors.ts";
-import { destroyed, type OutputTarget, settled, type StreamTimes, writeTo } from "./streams-fifo.ts";
+import { destroyed, type OutputTarget, type StreamTimes, writeTo } from "./streams-fifo.ts";
 import type { StreamTarget } from "./streams-names.ts";
+import { endsWithin } from "./time-limit.ts";
 
 /** Whose output it is. */
 export interface StreamOwner {
@@ -81,9 +83,9 @@ export class LoggerProgram {
     for (const pipe of this.#pipes(3, 4)) pipe.end();
     let running = true;
     const ended = this.#ended.then(() => (running = false));
-    await settled(ended, this.#times.logger);
+    await endsWithin(systemTimer, this.#times.logger, ended);
     if (running) this.#child.kill("SIGTERM");
-    await settled(ended, this.#times.logger);
+    await endsWithin(systemTimer, this.#times.logger, ended);
     await this.#kill();
   }
 

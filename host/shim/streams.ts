@@ -2,11 +2,13 @@ import { constants, statSync, type Stats } from "node:fs";
 import { mkdir, open, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { messageOf, silentLogger, type Logger } from "@sealpod/core";
+import { systemTimer } from "@sealpod/ttrpc";
 import { ShimError } from "./errors.ts";
 import type { StreamNames, TaskStreams } from "./pod.ts";
-import { FifoSink, FifoSource, type OutputTarget, settled, STREAM_TIMES, type StreamTimes } from "./streams-fifo.ts";
+import { FifoSink, FifoSource, type OutputTarget, STREAM_TIMES, type StreamTimes } from "./streams-fifo.ts";
 import { LoggerProgram, type StreamOwner } from "./streams-logger.ts";
 import { parseStreamName, unusable } from "./streams-names.ts";
+import { endsWithin } from "./time-limit.ts";
 
 /** Options of {@link openStreams}. */
 export interface StreamOptions {
@@ -129,8 +131,8 @@ class FileSink implements OutputTarget {
   }
 
   async #close(): Promise<void> {
-    await settled(this.#last, this.#times.closeGrace);
-    await settled(this.#file.close(), this.#times.closeGrace);
+    await endsWithin(systemTimer, this.#times.closeGrace, this.#last);
+    await endsWithin(systemTimer, this.#times.closeGrace, this.#file.close());
   }
 
   async #append(bytes: Uint8Array): Promise<void> {

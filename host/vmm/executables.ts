@@ -28,7 +28,8 @@ export async function findExecutables<N extends string>(
   return Object.fromEntries(found) as Record<N, string>;
 }
 
-async function findExecutable(name: string, directories: readonly string[]): Promise<string | undefined> {
+/** Absolute path of a program that may be started; undefined if none of the directories has it. */
+export async function findExecutable(name: string, directories: readonly string[]): Promise<string | undefined> {
   for (const directory of directories) {
     const path = join(directory, name);
     const executable = await access(path, constants.X_OK).then(

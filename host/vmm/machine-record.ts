@@ -65,8 +65,11 @@ async function recordedProcesses(runDirectory: string): Promise<readonly Recorde
   return Promise.all(pids.map(async (name) => ({ pid: Number(name), startTime: await readFile(join(directory, name), "latin1").catch(() => "") })));
 }
 
-/** Field 22 of /proc/PID/stat, in ticks since the start of the kernel; undefined for a process that has ended. */
-function startTimeOf(pid: number): string | undefined {
+/**
+ * When the kernel started a process, in ticks since its own start (field 22 of /proc/PID/stat): two processes of one id differ in it. Undefined for one
+ * that has ended.
+ */
+export function startTimeOf(pid: number | "self"): string | undefined {
   try {
     return parseStartTime(readFileSync(`/proc/${pid}/stat`, "latin1"));
   } catch {

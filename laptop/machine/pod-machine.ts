@@ -1,7 +1,6 @@
 import { isSealpodError, messageOf } from "@sealpod/core";
-import { ProcessDriver, QemuDriver, type GuestSource, type VmmDriver } from "@sealpod/vmm";
+import { processGuest, ProcessDriver, QemuDriver, type GuestSource, type VmmDriver } from "@sealpod/vmm";
 import { MachineError } from "./errors.ts";
-import { processGuest } from "./process-guest.ts";
 import { openUvm } from "./uvm.ts";
 
 /** What separates a pod from this laptop: a virtual machine, or namespaces alone. */

@@ -1,6 +1,7 @@
 export * from "./abort.ts";
 export * from "./bytes.ts";
 export * from "./canonical-json.ts";
+export * from "./edit-distance.ts";
 export * from "./errors.ts";
 export * from "./json.ts";
 export * from "./ports.ts";

@@ -1,3 +1,5 @@
+import { editDistance } from "@sealpod/core";
+
 /** Fields that people put one level too high or too low, and where they belong. A mapping that knows the landmark is that place itself. */
 const PLACES: readonly (readonly [place: string, landmark: string, names: readonly string[]])[] = [
   [
@@ -111,18 +113,4 @@ function nearest(name: string, candidates: Iterable<string>): string | undefined
     if (edits < fewest) [best, fewest] = [candidate, edits];
   }
   return best;
-}
-
-/** Levenshtein's distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const swap = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(swap, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }

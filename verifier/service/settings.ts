@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { asArray, asObject, encodeJson, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
+import { asArray, asObject, editDistance, encodeJson, messageOf, parseJson, type JsonObject, type JsonValue } from "@sealpod/core";
 import { ServiceError } from "./errors.ts";
 
 /** Characters of a configuration file. */
@@ -343,7 +343,7 @@ function nearest(name: string, known: readonly string[], lead: string): string {
   let best: string | undefined;
   let fewest = Math.min(MAX_EDITS, Math.floor(name.length / 2)) + 1;
   for (const candidate of known) {
-    const count = edits(name.toLowerCase().slice(0, 100), candidate.toLowerCase());
+    const count = editDistance(name.toLowerCase().slice(0, 100), candidate.toLowerCase());
     if (count < fewest) {
       best = candidate;
       fewest = count;
@@ -351,17 +351,6 @@ function nearest(name: string, known: readonly string[], lead: string): string {
   }
   if (best !== undefined) return `; did you mean ${lead}${best}?`;
   return known.length > 20 ? "" : `; there are ${known.join(", ")}`;
-}
-
-/** Insertions, deletions and replacements between two names (Levenshtein). */
-function edits(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, at) => at);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }
 
 /** A duration as it is written. */

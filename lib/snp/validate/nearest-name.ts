@@ -1,3 +1,5 @@
+import { editDistance } from "@sealpod/core";
+
 /** Longest name that is compared: the work grows with the square of it. */
 const MAX_COMPARED = 64;
 
@@ -10,18 +12,4 @@ export function nearestName(found: string, names: readonly string[]): string | u
     if (distance <= Math.max(1, Math.floor(name.length / 3)) && (best === undefined || distance < best.distance)) best = { name, distance };
   }
   return best?.name;
-}
-
-/** Fewest letters to insert, remove or replace (Levenshtein), row by row. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 0; i < a.length; i++) {
-    const next = [i + 1];
-    for (let j = 0; j < b.length; j++) {
-      const replaced = (row[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row.at(-1) ?? 0;
 }

@@ -1,4 +1,4 @@
-import type { ProcessGuest } from "@sealpod/vmm";
+import type { ProcessGuest } from "./driver.ts";
 
 /** How the guest is started without a virtual machine: Node with the agent's bundle. */
 export function processGuest(node: string, agentBundle: string): ProcessGuest {
